@@ -1,0 +1,1 @@
+"""Compress BERT recommenders and measure what each compression costs."""

@@ -1,0 +1,1 @@
+"""Ways of explaining a score, one a file."""

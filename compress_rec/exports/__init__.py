@@ -1,0 +1,1 @@
+"""Formats a variant can leave in, one a file."""

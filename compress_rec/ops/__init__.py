@@ -1,0 +1,1 @@
+"""The ops, one a file: the readable PyTorch function is the specification and the default kernel."""
