@@ -57,7 +57,7 @@ class Registry(Generic[T]):
             name = options.pop(self.noun, None)
             if not isinstance(name, str):
                 raise CompressRecError(
-                    f"a {self.noun} was given as {dict(spec)!r} without its name: write {{{self.noun} = \"name\", …}} or just \"name\""
+                    f'a {self.noun} was given as {dict(spec)!r} without its name: write {{{self.noun} = "name", …}} or just "name"'
                 )
         else:
             raise CompressRecError(f"a {self.noun} is a name or a table of options, but {spec!r} came")

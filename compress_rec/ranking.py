@@ -1,0 +1,40 @@
+"""Scores and lists over the full catalogue; never over sampled candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from compress_rec.errors import CompressRecError
+from compress_rec.index import CosineIndex
+
+
+def top_k(users: Tensor, items: Tensor, k: int, exclude: Sequence[Sequence[int]] | None = None) -> tuple[Tensor, Tensor]:
+    """Return the k items with the largest cosine for each user, without the excluded ones.
+
+    users: (users, dimensions) float32; items: (items, dimensions) float32
+    exclude: item indexes a user, usually the history
+    returns: scores (users, k) float32 and ids (users, k) int64, best first, ties by the smaller id; score -inf and id -1 where fewer are left
+    """
+    if users.shape[-1] != items.shape[-1]:
+        raise CompressRecError(
+            f"users have {users.shape[-1]} dimensions and items {items.shape[-1]}: they do not come from one model, encode both with it"
+        )
+    return CosineIndex(items).search(users, k, exclude=exclude)
+
+
+def ranks(scores: Tensor, places: Tensor, exclude: Sequence[Sequence[int]] | None = None) -> Tensor:
+    """Return the rank, 1 for the best, of one item a user among all that are not excluded; ties count against it by half.
+
+    scores: (users, items); places: (users,) the item whose rank is asked
+    """
+    own = scores.gather(1, places[:, None])
+    better = (scores > own).sum(1).double()
+    tied = (scores == own).sum(1).double() - 1
+    for user, items in enumerate(exclude or ()):
+        out = scores[user, torch.tensor([item for item in items if item != int(places[user])], dtype=torch.int64)]
+        better[user] -= (out > own[user]).sum()
+        tied[user] -= (out == own[user]).sum()
+    return better + tied / 2 + 1

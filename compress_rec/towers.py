@@ -1,0 +1,243 @@
+"""A tower (tokenizer, encoder, pooling, heads) and the recommender made of towers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress_rec.encoder import Encoder, EncoderConfig
+from compress_rec.errors import CompressRecError, nearest
+from compress_rec.tokens import Tokens
+from compress_rec.weights import DENSE, Form, Format, build_form, format_from_json, format_to_json
+
+Pooling = Literal["mean", "cls"]
+HEAD_ACTIVATIONS = {"identity": lambda x: x, "tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}
+IDENTITY = "identity"
+
+
+@dataclass(frozen=True)
+class HeadStage:
+    """A linear map with an activation behind it: one of a head's stages."""
+
+    format: Format = DENSE
+    activation: str = "identity"
+
+
+class Head(nn.Module):
+    """What stands between the pooled vector and the normalised one: no, one or several linear stages."""
+
+    def __init__(self, stages: Sequence[HeadStage], tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.stages = tuple(stages)
+        for number, stage in enumerate(self.stages):
+            if stage.activation not in HEAD_ACTIVATIONS:
+                raise CompressRecError(
+                    f"a head's activation '{stage.activation}' is not known{nearest(stage.activation, HEAD_ACTIVATIONS)}"
+                )
+            self.add_module(str(number), build_form(stage.format, tensors, str(number), {}))
+
+    def forms(self) -> tuple[Form, ...]:
+        """The linear stages in order."""
+        return tuple(self.get_submodule(str(number)) for number in range(len(self.stages)))  # type: ignore[misc]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(texts, width) -> (texts, dimensions)."""
+        for stage, form in zip(self.stages, self.forms(), strict=True):
+            x = HEAD_ACTIVATIONS[stage.activation](form(x))
+        return x
+
+
+class Tower(nn.Module):
+    """Texts to unit vectors, through one of several named heads."""
+
+    def __init__(self, tokens: Tokens, encoder: Encoder, pooling: Pooling = "mean", heads: Mapping[str, Head] | None = None) -> None:
+        super().__init__()
+        if pooling not in ("mean", "cls"):
+            raise CompressRecError(f"pooling must be 'mean' or 'cls', but {pooling!r} came: use a model with one of them")
+        if tokens.size > encoder.config.vocabulary:
+            raise CompressRecError(
+                f"the tokenizer has {tokens.size} word pieces and the embedding table {encoder.config.vocabulary} rows: "
+                "they do not belong together, take both from one folder"
+            )
+        self.tokens, self.encoder, self.pooling = tokens, encoder, pooling
+        self.heads = nn.ModuleDict(dict(heads) if heads else {IDENTITY: Head((), {})})
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower's tensors lie."""
+        return next(itertools.chain(self.encoder.parameters(), self.encoder.buffers())).device
+
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(texts, length, width), (texts, length) -> (texts, width): the mean over real tokens or the first token."""
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        weight = mask.to(hidden.dtype)[:, :, None]
+        return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1e-9)
+
+    def forward(self, inputs: Mapping[str, Tensor], head: str) -> Tensor:
+        """Encode a padded batch: ``ids`` and ``mask`` (texts, length) -> (texts, dimensions) float32, unit length."""
+        return F.normalize(self.head(head)(self.pool(self.encoder(inputs["ids"], inputs["mask"]), inputs["mask"])), dim=-1)
+
+    def head(self, name: str) -> Head:
+        """Return the head of that name, or refuse with the nearest."""
+        if name not in self.heads:
+            raise CompressRecError(f"the tower has no head called '{name}'{nearest(name, self.heads)}")
+        return self.heads[name]  # type: ignore[return-value]
+
+    def encode(self, texts: Sequence[str], head: str, length: int, batch: int = 64) -> Tensor:
+        """Encode any number of texts without gradients: -> (texts, dimensions) float32 on the CPU, unit length, in the order given.
+
+        length: tokens at which a text is cut; batch: texts a forward pass
+        """
+        device = self.device
+        rows, parts = [], []
+        training = self.training
+        self.eval()
+        with torch.inference_mode():
+            for piece in self.tokens.batches(texts, length, batch):
+                moved = piece.to(device)
+                parts.append(self.forward({"ids": moved.ids, "mask": moved.mask}, head).cpu())
+                rows.append(piece.rows)
+        self.train(training)
+        if not parts:
+            return torch.zeros(0, self.dimensions(head))
+        done = torch.empty(len(texts), parts[0].shape[1])
+        done[torch.cat(rows)] = torch.cat(parts)
+        return done
+
+    def dimensions(self, head: str) -> int:
+        """Width of the vectors that leave through this head."""
+        forms = self.head(head).forms()
+        return forms[-1].shape[0] if forms else self.encoder.config.width
+
+    def rebuilt(self, encoder: Encoder | None = None, tokens: Tokens | None = None, heads: Mapping[str, Head] | None = None) -> Tower:
+        """Return a new tower with the given parts replaced; parts not given are cloned, so that nothing is shared with this one."""
+        cloned = {name: Head(head.stages, _cloned(head)) for name, head in self.heads.items()} if heads is None else heads  # type: ignore[arg-type,misc]
+        return Tower(tokens or self.tokens, encoder or self.encoder.clone(), self.pooling, cloned)
+
+    def clone(self) -> Tower:
+        """Return an equal tower that shares no memory with this one."""
+        return self.rebuilt()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every stored tensor by name: ``encoder.…`` and ``heads.<name>.…``."""
+        named = {f"encoder.{name}": tensor for name, tensor in self.encoder.tensors().items()}
+        for name, head in self.heads.items():
+            named.update({f"heads.{name}.{place}": tensor.detach() for place, tensor in head.state_dict().items()})
+        return named
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration as plain JSON values; the tokenizer is stored beside it."""
+        heads = {
+            name: [{"format": format_to_json(stage.format), "activation": stage.activation} for stage in head.stages]  # type: ignore[union-attr]
+            for name, head in self.heads.items()
+        }
+        return {"encoder": self.encoder.config.to_json(), "pooling": self.pooling, "heads": heads}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], tensors: Mapping[str, Tensor], tokens: Tokens) -> Tower:
+        """Build the tower from its configuration, tensors and tokenizer."""
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+        try:
+            encoder = Encoder(EncoderConfig.from_json(value["encoder"]), below("encoder."))
+            heads = {
+                name: Head([HeadStage(format_from_json(s["format"]), s["activation"]) for s in stages], below(f"heads.{name}."))
+                for name, stages in value["heads"].items()
+            }
+            return cls(tokens, encoder, value["pooling"], heads)
+        except KeyError as fault:
+            raise CompressRecError(f"the tower's configuration lacks {fault}: the folder is damaged, save the model again") from fault
+
+
+def _cloned(head: Head) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in head.state_dict().items()}
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a text is encoded as: by which tower, through which head, cut at how many tokens."""
+
+    tower: str
+    head: str
+    length: int
+
+
+@dataclass(frozen=True, eq=False)
+class Towers:
+    """The recommender.
+
+    towers: by name; one tower used for both sides is one object, compressed once and stored once
+    roles: ``item`` (a catalogue entry), ``behaviour`` (one thing a user did, pooled with others) and ``text`` (a history as one text)
+    recency: (positions,) weights of a user's last behaviours, the most recent first, for the pooled user; ``None`` means equal weights
+    """
+
+    towers: Mapping[str, Tower]
+    roles: Mapping[str, Role]
+    recency: Tensor | None = None
+    history: int = 6
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def role(self, name: str) -> Role:
+        """Return the role of that name, or refuse with the nearest."""
+        if name not in self.roles:
+            raise CompressRecError(f"the model has no role called '{name}'{nearest(name, self.roles)}")
+        return self.roles[name]
+
+    def tower_of(self, role: str) -> Tower:
+        """Return the tower that serves a role."""
+        return self.towers[self.role(role).tower]
+
+    def encode(self, texts: Sequence[str], role: str = "item", batch: int = 64) -> Tensor:
+        """Encode texts in a role: -> (texts, dimensions) float32, unit length."""
+        if isinstance(texts, str):
+            raise CompressRecError("texts should be a list of strings, but a single string came: put it into a list")
+        found = self.role(role)
+        return self.towers[found.tower].encode(texts, found.head, found.length, batch)
+
+    def pooled(self, behaviours: Tensor, histories: Sequence[Sequence[int]]) -> Tensor:
+        """Return the users' vectors from the vectors of what they did.
+
+        behaviours: (items, dimensions) float32, one unit vector an item in the role ``behaviour``
+        histories: item indexes a user, oldest first
+        returns: (users, dimensions) float32, unit length; the zero vector for an empty history
+        """
+        weights, rows, columns = [], [], []
+        for user, history in enumerate(histories):
+            recent = list(history)[::-1]
+            if self.recency is not None:
+                recent = recent[: len(self.recency)]
+                weights.append(self.recency[: len(recent)])
+            else:
+                weights.append(torch.ones(len(recent)))
+            rows += [user] * len(recent)
+            columns += recent
+        if not rows:
+            return torch.zeros(len(histories), behaviours.shape[1])
+        total = torch.zeros(len(histories), behaviours.shape[1], dtype=behaviours.dtype)
+        places = torch.tensor(rows)
+        total.index_add_(0, places, behaviours[torch.tensor(columns)] * torch.cat(weights)[:, None].to(behaviours.dtype))
+        return F.normalize(total, dim=-1)
+
+    def with_tower(self, name: str, tower: Tower) -> Towers:
+        """Return the recommender with one tower replaced."""
+        return replace(self, towers={**self.towers, name: tower})
+
+    def untied(self) -> Towers:
+        """Return the recommender with the user's roles on a tower of their own, called ``user``; a copy where they shared the item's."""
+        item = self.role("item").tower
+        users = {name: role for name, role in self.roles.items() if name != "item"}
+        if all(role.tower != item for role in users.values()):
+            return self
+        towers = {**self.towers, "user": self.towers[item].clone()}
+        roles = {**self.roles, **{name: replace(role, tower="user") for name, role in users.items()}}
+        return replace(self, towers=towers, roles=roles)

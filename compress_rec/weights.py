@@ -1,0 +1,387 @@
+"""The forms a weight can be stored and run in: dense, int8, sparse, chains and sums of them, and one shared by several places.
+
+A ``Format`` is a tree of frozen values that says how a matrix is stored; a ``Form`` is the module that runs it as stored. Bias vectors are
+always dense and belong to the outermost form. Tensor names are the place's name and a suffix: ``.weight``; ``.codes`` and ``.scales``;
+``.mask``, ``.values`` and ``.shape``; and the part's number for chains and sums: ``layers.0.query.1.weight``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress_rec.errors import CompressRecError
+from compress_rec.ops.int8_embedding import int8_embedding
+from compress_rec.ops.int8_linear import int8_linear, quantize_per_channel
+from compress_rec.ops.low_rank_linear import low_rank_linear
+
+
+@dataclass(frozen=True)
+class Dense:
+    """float32 as it is."""
+
+    kind: ClassVar[str] = "dense"
+
+
+@dataclass(frozen=True)
+class Int8:
+    """Signed bytes with one float32 scale an output row."""
+
+    kind: ClassVar[str] = "int8"
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A bit a place and float32 values where the bit is set; it saves bytes only, since dense rows are rebuilt at load."""
+
+    kind: ClassVar[str] = "sparse"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A product, run factor by factor, the first one first."""
+
+    parts: tuple[Format, ...]
+    kind: ClassVar[str] = "chain"
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A sum of forms over the same input."""
+
+    parts: tuple[Format, ...]
+    kind: ClassVar[str] = "sum"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A factor that several places use and that is stored once, under its own name among the encoder's shared weights."""
+
+    name: str
+    kind: ClassVar[str] = "shared"
+
+
+Format = Dense | Int8 | Sparse | Chain | Sum | Shared
+DENSE = Dense()
+_PLAIN: Mapping[str, Format] = {"dense": DENSE, "int8": Int8(), "sparse": Sparse()}
+
+
+def format_to_json(form: Format) -> Any:
+    """Return ``"dense"``, ``"int8"``, ``"sparse"``, ``{"chain": […]}``, ``{"sum": […]}`` or ``{"shared": name}``."""
+    match form:
+        case Chain(parts) | Sum(parts):
+            return {form.kind: [format_to_json(part) for part in parts]}
+        case Shared(name):
+            return {"shared": name}
+        case _:
+            return form.kind
+
+
+def format_from_json(value: Any) -> Format:
+    """Read what ``format_to_json`` wrote; an unknown kind is refused by name."""
+    if isinstance(value, str) and value in _PLAIN:
+        return _PLAIN[value]
+    if isinstance(value, Mapping) and len(value) == 1:
+        kind, inner = next(iter(value.items()))
+        if kind in ("chain", "sum") and isinstance(inner, list) and inner:
+            parts = tuple(format_from_json(part) for part in inner)
+            return Chain(parts) if kind == "chain" else Sum(parts)
+        if kind == "shared" and isinstance(inner, str):
+            return Shared(inner)
+    raise CompressRecError(
+        f"a weight's format must be one of dense, int8, sparse, chain, sum or shared, but {value!r} came: was the folder written by a newer version?"
+    )
+
+
+def shared_names(form: Format) -> Iterator[str]:
+    """Yield the names of the shared weights that ``form`` refers to."""
+    match form:
+        case Shared(name):
+            yield name
+        case Chain(parts) | Sum(parts):
+            for part in parts:
+                yield from shared_names(part)
+        case _:
+            return
+
+
+class Form(nn.Module, ABC):
+    """A linear map run as it is stored: ``x (…, inputs) -> (…, outputs)``, with an optional bias (outputs,)."""
+
+    bytes_only: ClassVar[bool] = False
+    bias: nn.Parameter | None
+
+    def __init__(self, bias: Tensor | None) -> None:
+        super().__init__()
+        self.bias = None if bias is None else nn.Parameter(bias)
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(outputs, inputs)."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, inputs) float32 -> (…, outputs) float32."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """The same map as one matrix (outputs, inputs) float32: for analysis, never for running."""
+
+    @abstractmethod
+    def operations(self) -> int:
+        """Multiplications a row of x costs."""
+
+
+class DenseForm(Form):
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__(bias)
+        self.weight = nn.Parameter(weight)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.weight.shape[0], self.weight.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def dense(self) -> Tensor:
+        return self.weight
+
+    def operations(self) -> int:
+        return self.weight.numel()
+
+
+class Int8Form(Form):
+    codes: Tensor
+    scales: Tensor
+
+    def __init__(self, codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__(bias)
+        if self.bias is not None:
+            self.bias.requires_grad_(False)
+        self.register_buffer("codes", codes)
+        self.register_buffer("scales", scales)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.codes.shape[0], self.codes.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return int8_linear(x, self.codes, self.scales, self.bias)
+
+    def dense(self) -> Tensor:
+        return self.codes.float() * self.scales[:, None]
+
+    def operations(self) -> int:
+        return self.codes.numel()
+
+
+class SparseForm(Form):
+    bytes_only = True
+    mask: Tensor
+    values: Tensor
+    extent: Tensor
+    _weight: Tensor
+
+    def __init__(self, mask: Tensor, values: Tensor, extent: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__(bias)
+        if self.bias is not None:
+            self.bias.requires_grad_(False)
+        self.register_buffer("mask", mask)
+        self.register_buffer("values", values)
+        self.register_buffer("extent", extent)
+        self.register_buffer("_weight", unpack_sparse(mask, values, extent), persistent=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._weight.shape[0], self._weight.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._weight, self.bias)
+
+    def dense(self) -> Tensor:
+        return self._weight
+
+    def operations(self) -> int:
+        return self._weight.numel()
+
+
+class ChainForm(Form):
+    def __init__(self, parts: tuple[Form, ...], bias: Tensor | None = None) -> None:
+        super().__init__(bias)
+        for number, part in enumerate(parts):
+            self.add_module(str(number), part)
+        self.length = len(parts)
+        if self.bias is not None and any(isinstance(part, Int8Form) for part in parts):
+            self.bias.requires_grad_(False)
+
+    @property
+    def parts(self) -> tuple[Form, ...]:
+        return tuple(getattr(self, str(number)) for number in range(self.length))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.parts[-1].shape[0], self.parts[0].shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        *early, before, last = self.parts
+        for part in early:
+            x = part(x)
+        inner, outer = resolve(before), resolve(last)
+        if isinstance(inner, DenseForm) and isinstance(outer, DenseForm):
+            return low_rank_linear(x, inner.weight, outer.weight, self.bias)
+        x = inner(x)
+        if isinstance(outer, Int8Form):
+            return int8_linear(x, outer.codes, outer.scales, self.bias)
+        x = outer(x)
+        return x if self.bias is None else x + self.bias
+
+    def dense(self) -> Tensor:
+        whole = self.parts[0].dense()
+        for part in self.parts[1:]:
+            whole = part.dense() @ whole
+        return whole
+
+    def operations(self) -> int:
+        return sum(part.operations() for part in self.parts)
+
+
+class SumForm(ChainForm):
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.parts[0].shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Tensor = self.parts[0](x)
+        for part in self.parts[1:]:
+            total = total + part(x)
+        return total if self.bias is None else total + self.bias
+
+    def dense(self) -> Tensor:
+        total = self.parts[0].dense()
+        for part in self.parts[1:]:
+            total = total + part.dense()
+        return total
+
+
+class SharedForm(Form):
+    """A reference to a form that the encoder owns; it holds no tensor of its own but the bias."""
+
+    def __init__(self, owner: Form, bias: Tensor | None = None) -> None:
+        super().__init__(bias)
+        # in a tuple, so that the owner's tensors are not listed a second time under this name
+        self._owner = (owner,)
+
+    @property
+    def owner(self) -> Form:
+        return self._owner[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.owner.shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.owner(x)
+        return y if self.bias is None else y + self.bias
+
+    def dense(self) -> Tensor:
+        return self.owner.dense()
+
+    def operations(self) -> int:
+        return self.owner.operations()
+
+
+def resolve(form: Form) -> Form:
+    """Return the form itself, or the one it shares."""
+    return form.owner if isinstance(form, SharedForm) else form
+
+
+def build_form(form: Format, tensors: Mapping[str, Tensor], place: str, shared: Mapping[str, Form]) -> Form:
+    """Build the module for the weight at ``place`` from its tensors; a missing tensor is refused by name."""
+    bias = tensors.get(f"{place}.bias")
+
+    def take(suffix: str) -> Tensor:
+        name = f"{place}.{suffix}"
+        if name not in tensors:
+            raise CompressRecError(f"the tensor '{name}' is missing: its format says {format_to_json(form)!r}; save the model again")
+        return tensors[name]
+
+    match form:
+        case Dense():
+            return DenseForm(take("weight"), bias)
+        case Int8():
+            return Int8Form(take("codes"), take("scales"), bias)
+        case Sparse():
+            return SparseForm(take("mask"), take("values"), take("extent"), bias)
+        case Chain(parts) | Sum(parts):
+            built = tuple(build_form(part, tensors, f"{place}.{number}", shared) for number, part in enumerate(parts))
+            return ChainForm(built, bias) if isinstance(form, Chain) else SumForm(built, bias)
+        case Shared(name):
+            if name not in shared:
+                raise CompressRecError(
+                    f"'{place}' shares a weight called '{name}', which the configuration does not list: save the model again"
+                )
+            return SharedForm(shared[name], bias)
+
+
+class Embedding(nn.Module):
+    """Rows looked up by id: (…) int64 -> (…, width) float32; stored dense or in int8."""
+
+    def __init__(self, form: Format, tensors: Mapping[str, Tensor], place: str) -> None:
+        super().__init__()
+        self.int8 = isinstance(form, Int8)
+        wanted = ("codes", "scales") if self.int8 else ("weight",)
+        if not self.int8 and not isinstance(form, Dense):
+            raise CompressRecError(f"the embedding '{place}' can be dense or int8, but {format_to_json(form)!r} came: choose one of them")
+        for suffix in wanted:
+            if f"{place}.{suffix}" not in tensors:
+                raise CompressRecError(f"the tensor '{place}.{suffix}' is missing: save the model again")
+            tensor = tensors[f"{place}.{suffix}"]
+            if self.int8:
+                self.register_buffer(suffix, tensor)
+            else:
+                self.weight = nn.Parameter(tensor)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if self.int8:
+            return int8_embedding(ids, self.codes, self.scales)  # type: ignore[arg-type]
+        return F.embedding(ids, self.weight)
+
+    def dense(self) -> Tensor:
+        """(rows, width) float32."""
+        return self.codes.float() * self.scales[:, None] if self.int8 else self.weight  # type: ignore[operator,index,union-attr]
+
+
+def int8_tensors(weight: Tensor, place: str) -> dict[str, Tensor]:
+    """Quantise (outputs, inputs) float32 to the tensors that ``Int8`` wants at ``place``."""
+    codes, scales = quantize_per_channel(weight.detach())
+    return {f"{place}.codes": codes, f"{place}.scales": scales}
+
+
+def sparse_tensors(weight: Tensor, place: str) -> dict[str, Tensor]:
+    """Store the non-zero places of (outputs, inputs) float32 as a bitmask and values, the tensors that ``Sparse`` wants at ``place``."""
+    kept = weight.detach() != 0
+    mask = torch.from_numpy(np.packbits(kept.cpu().numpy().reshape(-1)))
+    extent = torch.tensor(weight.shape, dtype=torch.int32)
+    return {f"{place}.mask": mask, f"{place}.values": weight.detach()[kept], f"{place}.extent": extent}
+
+
+def unpack_sparse(mask: Tensor, values: Tensor, extent: Tensor) -> Tensor:
+    """Undo ``sparse_tensors``: (outputs, inputs) float32."""
+    rows, columns = (int(size) for size in extent)
+    kept = torch.from_numpy(np.unpackbits(mask.cpu().numpy(), count=rows * columns).astype(bool))
+    if int(kept.sum()) != values.numel():
+        raise CompressRecError(
+            f"a sparse weight holds {values.numel()} values for {int(kept.sum())} set bits: the file is damaged, save the model again"
+        )
+    weight = torch.zeros(rows * columns, dtype=values.dtype)
+    weight[kept] = values.cpu()
+    return weight.reshape(rows, columns)
