@@ -1,0 +1,46 @@
+// Refusals: one sentence that names the op, the argument, what was wanted, what came and the way out; the same as the reference's.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace compress_rec {
+
+// std::invalid_argument reaches Python as ValueError, of which CompressRecError is one.
+[[noreturn]] inline void refuse(const std::string& op, const std::string& argument, const std::string& wanted, const std::string& came,
+                                const std::string& way_out) {
+    throw std::invalid_argument(op + ": " + argument + " must be " + wanted + ", but " + came + " came; " + way_out);
+}
+
+inline std::string dtype_name(const torch::stable::Tensor& tensor) {
+    using torch::headeronly::ScalarType;
+    switch (tensor.scalar_type()) {
+        case ScalarType::Byte: return "uint8";
+        case ScalarType::Char: return "int8";
+        case ScalarType::Short: return "int16";
+        case ScalarType::Int: return "int32";
+        case ScalarType::Long: return "int64";
+        case ScalarType::Half: return "float16";
+        case ScalarType::Float: return "float32";
+        case ScalarType::Double: return "float64";
+        case ScalarType::Bool: return "bool";
+        case ScalarType::BFloat16: return "bfloat16";
+        case ScalarType::ComplexFloat: return "complex64";
+        case ScalarType::ComplexDouble: return "complex128";
+        default: return "another dtype";
+    }
+}
+
+// "float32 (3, 384)"
+inline std::string described(const torch::stable::Tensor& tensor) {
+    std::ostringstream text;
+    text << dtype_name(tensor) << " (";
+    for (int64_t axis = 0; axis < tensor.dim(); ++axis) text << (axis ? ", " : "") << tensor.size(axis);
+    text << ")";
+    return text.str();
+}
+
+}  // namespace compress_rec

@@ -1,0 +1,208 @@
+// cosine_top_k with torch: checks, allocation, the cut into tasks, the merge. The kernel is in cpu/.
+#include "cosine_top_k.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "check.h"
+#include "kernels.h"
+
+namespace compress_rec {
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr const char* kOp = "cosine_top_k";
+constexpr int64_t kMostItems = std::numeric_limits<int32_t>::max();
+constexpr int64_t kQueriesInBlock = 192;   // 192 × 384 floats are 288 KB: they stay in a 512 KB L2
+constexpr int64_t kFewestItemsInRange = 2048;
+
+Tensor in_order(const Tensor& tensor) {
+    return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+void check(const Tensor& queries, const Tensor& items, int64_t k, const std::optional<Tensor>& exclude,
+           const std::optional<Tensor>& exclude_offsets) {
+    const auto check_vectors = [](const char* argument, const Tensor& vectors) {
+        if (vectors.scalar_type() != ScalarType::Float || vectors.dim() != 2) {
+            refuse(kOp, argument, std::string("float32 (") + argument + ", dimensions)", described(vectors),
+                   "reshape it, or convert it with .float()");
+        }
+    };
+    check_vectors("queries", queries);
+    check_vectors("items", items);
+    if (queries.size(1) != items.size(1)) {
+        refuse(kOp, "queries", "as wide as items (" + std::to_string(items.size(1)) + ")", "width " + std::to_string(queries.size(1)),
+               "encode both with the same recommender");
+    }
+    const int64_t item_count = items.size(0);
+    if (item_count > kMostItems) {
+        refuse(kOp, "items", "at most " + std::to_string(kMostItems) + " rows", std::to_string(item_count) + " rows", "search it in parts");
+    }
+    if (k < 1 || k > item_count) {
+        refuse(kOp, "k", "from 1 to the number of items (" + std::to_string(item_count) + ")", std::to_string(k), "ask for fewer");
+    }
+    if (exclude.has_value() != exclude_offsets.has_value()) {
+        refuse(kOp, exclude.has_value() ? "exclude_offsets" : "exclude", "given with its partner", "only one of exclude and exclude_offsets",
+               "give both or neither");
+    }
+    if (!exclude.has_value()) return;
+    const auto check_ids = [](const char* argument, const Tensor& values) {
+        if (values.scalar_type() != ScalarType::Long || values.dim() != 1) {
+            refuse(kOp, argument, std::string("int64 (") + argument + ",)", described(values), "flatten it, or convert it with .long()");
+        }
+    };
+    check_ids("exclude", *exclude);
+    check_ids("exclude_offsets", *exclude_offsets);
+}
+
+// The excluded ids of every query, rising, as the kernel reads them.
+struct Excluded {
+    std::vector<int64_t> ids;
+    std::vector<const int64_t*> begin, end;
+
+    Excluded(const Tensor& exclude, const Tensor& exclude_offsets, int64_t query_count, int64_t item_count) {
+        const Tensor given = in_order(exclude), given_offsets = in_order(exclude_offsets);
+        const int64_t* values = given.const_data_ptr<int64_t>();
+        const int64_t* offsets = given_offsets.const_data_ptr<int64_t>();
+        const int64_t length = given.size(0);
+        bool rising = given_offsets.size(0) == query_count + 1 && offsets[0] == 0 && offsets[query_count] == length;
+        for (int64_t q = 0; rising && q < query_count; ++q) rising = offsets[q] <= offsets[q + 1];
+        if (!rising) {
+            refuse(kOp, "exclude_offsets", std::to_string(query_count + 1) + " numbers rising from 0 to " + std::to_string(length),
+                   "something else", "give one more offset than queries");
+        }
+        for (int64_t i = 0; i < length; ++i) {
+            if (values[i] < 0 || values[i] >= item_count) {
+                refuse(kOp, "exclude", "item ids from 0 to " + std::to_string(item_count - 1), "id " + std::to_string(values[i]),
+                       "leave unknown ids out");
+            }
+        }
+        ids.assign(values, values + length);
+        for (int64_t q = 0; q < query_count; ++q) {
+            std::sort(ids.begin() + offsets[q], ids.begin() + offsets[q + 1]);
+            begin.push_back(ids.data() + offsets[q]);
+            end.push_back(ids.data() + offsets[q + 1]);
+        }
+    }
+};
+
+[[noreturn]] void refuse_row(const char* argument, const float* rows, int64_t row, int64_t width) {
+    bool nan = false;
+    for (int64_t i = 0; i < width; ++i) nan = nan || std::isnan(rows[row * width + i]);
+    refuse(kOp, argument, "finite", std::string(nan ? "nan" : "inf") + " in row " + std::to_string(row), "drop or repair that row");
+}
+
+float score_of(Candidate candidate) {
+    const uint32_t order = static_cast<uint32_t>(candidate >> 32);
+    const uint32_t bits = order & 0x80000000u ? order ^ 0x80000000u : ~order;
+    float score;
+    std::memcpy(&score, &bits, sizeof score);
+    return score;
+}
+
+int64_t id_of(Candidate candidate) {
+    return static_cast<int64_t>(0xFFFFFFFFu - static_cast<uint32_t>(candidate));
+}
+
+std::tuple<Tensor, Tensor> cosine_top_k(const Tensor& given_queries, const Tensor& given_items, int64_t k, std::optional<Tensor> exclude,
+                                        std::optional<Tensor> exclude_offsets, bool normalised) {
+    check(given_queries, given_items, k, exclude, exclude_offsets);
+    const Tensor queries = in_order(given_queries), items = in_order(given_items);
+    const int64_t query_count = queries.size(0), item_count = items.size(0), width = items.size(1);
+    const int64_t padded_width = (width + 7) / 8 * 8;
+    const float* item_data = items.const_data_ptr<float>();
+
+    std::optional<Excluded> excluded;
+    if (exclude.has_value()) excluded.emplace(*exclude, *exclude_offsets, query_count, item_count);
+    std::vector<float> unit(static_cast<size_t>(query_count * padded_width));
+    const int64_t bad_query = unit_rows_avx2(queries.const_data_ptr<float>(), query_count, width, padded_width, unit.data());
+    if (bad_query != kNoRow) refuse_row("queries", queries.const_data_ptr<float>(), bad_query, width);
+
+    Tensor scores = torch::stable::new_empty(queries, {query_count, k});
+    Tensor ids = torch::stable::new_empty(queries, {query_count, k}, ScalarType::Long);
+
+    // Many queries: each thread takes blocks of them. Few: each takes a range of the items, and the ranges' best are merged. Neither
+    // changes a bit of the result: a pair's score depends on the pair alone, and candidates are ordered totally.
+    const int64_t threads = torch::stable::get_num_threads();
+    const int64_t blocks = (query_count + kQueriesInBlock - 1) / kQueriesInBlock;
+    int64_t ranges = 1;
+    if (blocks < threads) ranges = std::clamp<int64_t>(item_count / kFewestItemsInRange, 1, threads);
+    const int64_t range_length = (item_count + ranges - 1) / ranges;
+    std::vector<Candidate> kept(static_cast<size_t>(ranges * query_count * k));
+    std::atomic<int64_t> bad_item{kNoRow};
+    std::atomic<bool> no_memory{false};
+    torch::stable::parallel_for(0, blocks * ranges, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t index = begin; index < end; ++index) {
+            const int64_t block = index / ranges, range = index % ranges;
+            const int64_t first_query = block * kQueriesInBlock;
+            CosineTopKTask task{};
+            task.queries = unit.data() + first_query * padded_width;
+            task.items = item_data;
+            task.query_count = std::min(kQueriesInBlock, query_count - first_query);
+            task.width = width;
+            task.padded_width = padded_width;
+            task.first = std::min(range * range_length, item_count);
+            task.last = std::min(task.first + range_length, item_count);
+            task.k = k;
+            task.normalised = normalised;
+            task.check_finite = block == 0;
+            task.excluded = excluded ? excluded->begin.data() + first_query : nullptr;
+            task.excluded_end = excluded ? excluded->end.data() + first_query : nullptr;
+            task.kept = kept.data() + (range * query_count + first_query) * k;
+            try {
+                const int64_t bad = cosine_top_k_avx2(task);
+                int64_t least = bad_item.load();
+                while (bad != kNoRow && (least == kNoRow || bad < least) && !bad_item.compare_exchange_weak(least, bad)) {
+                }
+            } catch (const std::bad_alloc&) {  // an exception must not cross torch's C interface
+                no_memory.store(true);
+            }
+        }
+    });
+    if (no_memory.load()) throw std::bad_alloc();
+    if (bad_item.load() != kNoRow) refuse_row("items", item_data, bad_item.load(), width);
+
+    float* score_out = scores.mutable_data_ptr<float>();
+    int64_t* id_out = ids.mutable_data_ptr<int64_t>();
+    torch::stable::parallel_for(0, query_count, 64, [&](int64_t begin, int64_t end) {
+        for (int64_t q = begin; q < end; ++q) {
+            Candidate* best = kept.data() + q * k;
+            for (int64_t range = 1; range < ranges; ++range) {  // a smallest-first heap of k, seeded by the first range
+                if (range == 1) std::make_heap(best, best + k, std::greater<>());
+                const Candidate* more = kept.data() + (range * query_count + q) * k;
+                for (int64_t i = 0; i < k; ++i) {
+                    if (more[i] <= best[0]) continue;
+                    std::pop_heap(best, best + k, std::greater<>());
+                    best[k - 1] = more[i];
+                    std::push_heap(best, best + k, std::greater<>());
+                }
+            }
+            std::sort(best, best + k, std::greater<>());
+            for (int64_t i = 0; i < k; ++i) {
+                score_out[q * k + i] = best[i] == 0 ? -std::numeric_limits<float>::infinity() : score_of(best[i]);
+                id_out[q * k + i] = best[i] == 0 ? -1 : id_of(best[i]);
+            }
+        }
+    });
+    return {scores, ids};
+}
+
+const CpuKernel declared(kOp, TORCH_BOX(&cosine_top_k));
+
+}  // namespace
+
+}  // namespace compress_rec

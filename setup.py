@@ -1,0 +1,157 @@
+"""Builds the compiled kernels where it can; where it cannot, the package installs all the same and works on its reference ops.
+
+COMPRESS_REC_REQUIRE_EXT=1   fail where the extension cannot be built, instead of recording why
+COMPRESS_REC_CUDA=auto|1|0   CUDA kernels: where nvcc and a CUDA build of torch are both there (the default), required, or never
+
+What happened is written to compress_rec/_build.json, which ``compress-rec doctor`` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+EXTENSION = "compress_rec._C"
+# the stable ABI of torch 2.10: one binary serves every torch from there on
+FLAGS = ["-O3", "-std=c++17", "-fvisibility=hidden", "-Wall", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+
+# ninja from the environment's own scripts, also where that environment is not activated
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+class CannotBuild(Exception):
+    """Why the extension is left out, in words."""
+
+
+def required() -> bool:
+    """Whether a missing extension is an error."""
+    return os.environ.get("COMPRESS_REC_REQUIRE_EXT", "0") not in ("", "0")
+
+
+def cuda_facts() -> str:
+    """Return in words what became of CUDA; refuse where it was required."""
+    wish = os.environ.get("COMPRESS_REC_CUDA", "auto")
+    if wish not in ("auto", "0", "1"):
+        raise SystemExit(f"COMPRESS_REC_CUDA must be auto, 1 or 0, but '{wish}' came; unset it to build without CUDA where there is none")
+    if wish == "0":
+        return "not wanted (COMPRESS_REC_CUDA=0)"
+    if not list((ROOT / "csrc").glob("cuda/*.cu")):
+        why = "this version of compress_rec has no CUDA kernels yet, so CUDA tensors run on the reference ops"
+    elif shutil.which("nvcc") is None:
+        why = "nvcc is not on PATH"
+    elif torch_cuda() is None:
+        why = "the installed torch was built without CUDA"
+    else:
+        return f"nvcc at {shutil.which('nvcc')}, torch for CUDA {torch_cuda()}"
+    if wish == "1":
+        raise SystemExit(f"COMPRESS_REC_CUDA=1 asks for CUDA kernels, but {why}; set COMPRESS_REC_CUDA=auto to build without them")
+    return why
+
+
+def torch_cuda() -> str | None:
+    """Return the CUDA version that torch was built for, if any."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch.version.cuda
+
+
+def compiler() -> tuple[str, str]:
+    """Return the C++ compiler's command and the first line of its version, or raise CannotBuild."""
+    command = os.environ.get("CXX") or (sysconfig.get_config_var("CXX") or "c++").split()[0]
+    found = shutil.which(command) or (None if os.environ.get("CXX") else shutil.which("g++") or shutil.which("c++"))
+    if found is None:
+        raise CannotBuild(f"no C++ compiler was found: '{command}' is not there; install g++ or set CXX")
+    try:
+        told = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as fault:
+        raise CannotBuild(f"the C++ compiler '{found}' does not run ({fault}); install g++ or set CXX") from fault
+    return found, told.partition("\n")[0]
+
+
+def torch_build_ext() -> type[build_ext]:
+    """Return torch's build command, which runs ninja where it is there, or setuptools' own where torch is not installed."""
+    try:
+        from torch.utils.cpp_extension import BuildExtension
+    except ImportError:
+        return build_ext
+    return BuildExtension
+
+
+class BuildKernels(torch_build_ext()):  # type: ignore[misc]
+    """Builds the extension, or records why not."""
+
+    def run(self) -> None:
+        in_place = self.inplace  # setuptools clears it while it builds, and leaves it cleared when that fails
+        facts: dict[str, Any] = {"built": False, "reason": None, "compiler": None, "cuda": cuda_facts()}
+        try:
+            facts["compiler"] = compiler()[1]
+            if MISSING is not None:
+                raise CannotBuild(MISSING)
+            super().run()
+            facts["built"] = True
+        except CannotBuild as fault:
+            facts["reason"] = str(fault)
+        except (Exception, SystemExit) as fault:
+            lines = str(fault).strip().splitlines()
+            facts["reason"] = f"compiling failed: {lines[0] if lines else type(fault).__name__}"
+        self.inplace = in_place
+        if not facts["built"]:
+            if required():
+                raise SystemExit(f"COMPRESS_REC_REQUIRE_EXT=1 asks for the compiled extension, but {facts['reason']}")
+            print(f"compress_rec: {facts['reason']}; installing without compiled kernels", file=sys.stderr)
+            for folder in self.folders():  # an older build would hide that this one failed
+                for stale in folder.glob("_C*.so"):
+                    stale.unlink()
+            self.extensions = []
+        for folder in self.folders():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "_build.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+    def folders(self) -> list[Path]:
+        """Return the package folders this build writes to."""
+        return [ROOT / "compress_rec"] if self.inplace else [Path(self.build_lib) / "compress_rec"]
+
+    def get_outputs(self) -> list[str]:
+        """Return the files that were really made."""
+        made = [str(path) for path in super().get_outputs() if Path(path).exists()]
+        return made + [str(folder / "_build.json") for folder in self.folders() if (folder / "_build.json").exists()]
+
+
+def kernels() -> Extension:
+    """Return the extension, with what it includes and links."""
+    import pybind11
+    from torch.utils.cpp_extension import include_paths, library_paths
+
+    sources = sorted(str(path.relative_to(ROOT)) for folder in ("csrc", "csrc/cpu") for path in (ROOT / folder).glob("*.cpp"))
+    return Extension(
+        EXTENSION,
+        sources=sources,
+        depends=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h")),
+        include_dirs=[*include_paths(), pybind11.get_include()],
+        library_dirs=library_paths(),
+        libraries=["torch", "torch_cpu"],
+        extra_compile_args=FLAGS,
+        language="c++",
+    )
+
+
+MISSING: str | None = None
+try:
+    extension = kernels()
+except ImportError as fault:
+    MISSING = f"building needs torch and pybind11, but {fault}; install them and build with --no-build-isolation"
+    extension = Extension(EXTENSION, sources=[])
+
+setup(ext_modules=[extension], cmdclass={"build_ext": BuildKernels})
