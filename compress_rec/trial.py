@@ -56,6 +56,17 @@ class Ranker(ABC):
     def user_vectors(self, catalogue: Catalogue, histories: Sequence[Sequence[int]], kind: UserKind) -> Tensor:
         """(users, dimensions) float32, unit length; ``NotApplicable`` where this ranker has no such user tower."""
 
+    def pooled_parts(self, catalogue: Catalogue) -> tuple[Tensor, Tensor | None]:
+        """What the pooled user is made of: behaviours (items, dimensions) and the recency weights (most recent first; ``None``: equal).
+
+        ``NotApplicable`` where this ranker has no pooled user: nothing of it can be explained by history items.
+        """
+        raise NotApplicable(f"'{self.name}' has no pooled user, so no vector can be taken apart into history items")
+
+    def read_items(self, texts: Sequence[str]) -> Tensor:
+        """(texts, dimensions) float32, unit length: what items with these texts would get; ``NotApplicable`` where no text is read."""
+        raise NotApplicable(f"'{self.name}' looks its items up and reads no text: an edit of a text changes nothing")
+
 
 class VariantRanker(Ranker):
     """A variant seen as a ranker; its behaviour vectors are encoded once a catalogue."""
@@ -74,6 +85,12 @@ class VariantRanker(Ranker):
             same = towers.role("behaviour") == towers.role("item")
             self._behaviours = (catalogue, self.item_vectors(catalogue) if same else self.variant.encode(catalogue.texts, "behaviour"))
         return self._behaviours[1]
+
+    def pooled_parts(self, catalogue: Catalogue) -> tuple[Tensor, Tensor | None]:
+        return self.behaviour_vectors(catalogue), self.variant.towers.recency
+
+    def read_items(self, texts: Sequence[str]) -> Tensor:
+        return self.variant.encode(texts, "item")
 
     def user_vectors(self, catalogue: Catalogue, histories: Sequence[Sequence[int]], kind: UserKind) -> Tensor:
         if kind == "pooled":
@@ -100,6 +117,9 @@ class TableRanker(Ranker):
         if kind == "text":
             raise NotApplicable(f"'{self.name}' looks vectors up by item and reads no text: only the pooled user can be asked of it")
         return self._pool.pooled(self.behaviours, histories)
+
+    def pooled_parts(self, catalogue: Catalogue) -> tuple[Tensor, Tensor | None]:
+        return self.behaviours, self._pool.recency
 
 
 @dataclass(frozen=True, eq=False)
