@@ -116,7 +116,7 @@ def assemble(raw: RawTables, settings: Mapping[str, Any]) -> Interactions:
     chosen = {**_DEFAULTS, **raw.defaults, **{key: value for key, value in settings.items() if key in _FILTERS}}
     _check_filters(chosen)
     template = str(chosen["template"])
-    check_columns(template, raw.catalogue.columns, raw.item_what)
+    check_columns(template, raw.catalogue.columns, f"the items in {raw.item_what}")
     dropped = list(raw.dropped)
     ids, texts = _catalogue(raw, template, str(chosen["without_text"]), dropped)
 

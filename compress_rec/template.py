@@ -32,12 +32,10 @@ def columns_of(template: str) -> tuple[str, ...]:
 
 
 def check_columns(template: str, known: Sequence[str], where: str) -> None:
-    """Refuse a template that names a column which ``where`` does not have, with the nearest one."""
+    """Refuse a template that names a column which ``where`` (a plural) lack, with the nearest one."""
     for name in columns_of(template):
         if name not in known:
-            raise CompressRecError(
-                f"the template {template!r} names the column '{name}', which {where} does not have{nearest(name, known)}"
-            )
+            raise CompressRecError(f"the template {template!r} names the column '{name}', which {where} lack{nearest(name, known)}")
 
 
 def render(template: str, attributes: Mapping[str, str]) -> str:
