@@ -1,0 +1,33 @@
+"""Reciprocal rank of the held-out item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from compress_rec.hits import hit_ranks, per_user
+from compress_rec.measure import Measure, Samples
+from compress_rec.trial import Ranker, Trial, UserKind
+
+
+@dataclass(frozen=True)
+class Mrr(Measure):
+    """One over the rank of the held-out item within the first k, 0 below them; the mean over users is the MRR.
+
+    The whole catalogue minus the history is ranked. Edge cases: a held-out item that stands in the user's own history cannot be listed
+    and counts 0; equal scores are ordered by the smaller id, as they are served. Values: one a user, 0 … 1; always defined.
+
+    k: length of the list; user: which user tower makes it
+
+    Source: Voorhees, The TREC-8 question answering track report, 1999 (there without a cut).
+    """
+
+    name: ClassVar[str] = "mrr"
+    better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
+    ideal: ClassVar[float | None] = 1.0
+    k: int = 10
+    user: UserKind = "pooled"
+
+    def take(self, ranker: Ranker, trial: Trial) -> Samples:
+        """One value a user with a held-out item."""
+        return per_user(1 / hit_ranks(ranker, trial, self.user, self.k), trial)
