@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from compress_rec.errors import CompressRecError, nearest
-from compress_rec.known_layouts import read_known
+from compress_rec.known_layouts import check_name, read_known
 from compress_rec.raw_tables import Dropped, RawTables, read_own
 from compress_rec.template import check_columns, columns_of, render
 
@@ -83,7 +83,7 @@ def load(settings: Mapping[str, Any]) -> Interactions:
 
     Own tables: ``interactions`` and ``items`` (CSV or Parquet), ``separator``, ``encoding``, and the columns ``user``, ``item``, optional
     ``time`` (``time_format``) and ``rating``; ``item_id`` is the id's column in ``items`` where it differs from ``item``; ``template``
-    makes an item's text of its columns.
+    makes an item's text of its columns; ``path`` is the folder that both files lie in, where it is not the current one.
 
     Filters: ``min_rating``; ``duplicates = "first" | "last"``: which event of the same user and item stays, since a ranking without the
     history can name an item once; ``min_user_events`` and ``min_item_users``, applied in turns until both hold; ``unused_items =
@@ -100,6 +100,7 @@ def load(settings: Mapping[str, Any]) -> Interactions:
 
         return planted_from({key: value for key, value in settings.items() if key not in _SPLIT or key == "seed"}).interactions
     if "name" in settings and "interactions" not in settings:
+        check_name(settings["name"])
         alien = [key for key in settings if key in _OWN]
         if alien:
             raise CompressRecError(
@@ -143,7 +144,7 @@ def assemble(raw: RawTables, settings: Mapping[str, Any]) -> Interactions:
     if events.is_empty() and not before.is_empty():
         raise CompressRecError(
             f"none of the items in {raw.what} (the first is {before['item'][0]!r}) is listed in {raw.item_what} (the first there is "
-            f"{raw.catalogue['id'][0]!r}): map item and item_id to columns that hold the same ids"
+            f"{raw.item_ids[0]!r}): map item and item_id to columns that hold the same ids"
         )
     keep(pl.col("item").is_in(ids.implode()), "events on items without text")
     if chosen["min_rating"] is not None:

@@ -13,7 +13,7 @@ import polars as pl
 from compress_rec.errors import CompressRecError, nearest
 from compress_rec.known_sets import KNOWN_SETS, fetch
 from compress_rec.raw_tables import Dropped, RawTables
-from compress_rec.tables import decode, numbers, parse_text, read_table
+from compress_rec.tables import as_text, decode, numbers, parse_parquet, parse_text, pick
 from compress_rec.template import clean
 
 MOVIE_TEMPLATE = "{title} ({year}) {genres}"
@@ -44,16 +44,21 @@ _TITLE = re.compile(r"^(?P<title>.*?)\s*\((?P<year>\d{4})\)(?P<rest>.*)$")
 _LEAST_HOUSEHOLDS = 20
 
 
+def check_name(name: Any) -> None:
+    """Refuse a name that is no known set of interactions, with the nearest one."""
+    if name not in _READERS:
+        raise CompressRecError(
+            f"[data] name = {name!r} is not a known set{nearest(str(name), _READERS)}; for tables of your own, set interactions and items"
+        )
+
+
 def read_known(settings: Mapping[str, Any]) -> RawTables:
     """Read the set that ``settings["name"]`` names, from ``settings["path"]`` where it is given, else from the cache or its package.
 
     path: a folder that holds the files (at most four folders deep, so the folder of installed packages will do), a zip archive or a wheel
     """
     name = settings["name"]
-    if name not in _READERS:
-        raise CompressRecError(
-            f"[data] name = {name!r} is not a known set{nearest(str(name), _READERS)}; for tables of your own, set interactions and items"
-        )
+    check_name(name)
     for key in ("path", "folder"):
         if key in settings and not isinstance(settings[key], (str, Path)):
             raise CompressRecError(f"[data] {key} must be a path, but {settings[key]!r} came: write it in quotes")
@@ -177,23 +182,16 @@ def _complete_journey(name: str, place: Place) -> RawTables:
 
     Kept are the items that at least 20 households bought. Lines whose product has no row in the table of products are dropped and counted.
     """
-    if place.is_archive:
-        raise CompressRecError(
-            f"{place.path} is an archive, but complete-journey is read from a folder: leave path out, or unpack the archive"
-        )
-    files = {}
-    for file in ("transactions.parquet", "products.parquet"):
-        found = place.find(file)
-        if found is None:
-            raise CompressRecError(f"{place.path} has no file {file}, which belongs to this set: name the folder that holds it")
-        files[file] = Path(str(place._locate(file)))
-    products = read_table(files["products.parquet"])
+    products = parse_parquet(place.read("products.parquet"), f"{place.path}/products.parquet")
+    lines = parse_parquet(place.read("transactions.parquet"), f"{place.path}/transactions.parquet")
     named = {"brand": "brand", "department": "department", "product_category": "category", "product_type": "type", "package_size": "size"}
-    products = products.rename(named).with_columns(pl.concat_str(list(named.values()), separator="\t").alias("text"))
-    lines = pl.read_parquet(files["transactions.parquet"], columns=["household_id", "product_id", "transaction_timestamp"]).with_row_index(
-        "row"
-    )
-    lines = lines.with_columns(pl.col("product_id").cast(pl.String))
+    wanted = {"products.parquet": ("product_id", *named), "transactions.parquet": ("household_id", "product_id", "transaction_timestamp")}
+    for (file, columns), table in zip(wanted.items(), (products, lines), strict=True):
+        for column in columns:
+            pick(table, column, f"{place.path}/{file}", "column of this set")
+    products = products.select(as_text(products[column]) for column in wanted["products.parquet"]).rename(named)
+    products = products.with_columns(pl.concat_str(list(named.values()), separator="\t").alias("text"))
+    lines = lines.with_row_index("row").with_columns(as_text(lines["product_id"]))
     events = lines.join(products.select("product_id", "text"), on="product_id", how="inner", maintain_order="left")
     dropped = [Dropped("lines on products that products.parquet does not list", lines.height - events.height)]
     # the catalogue's order is the order of the products, so that it does not hang on who bought what

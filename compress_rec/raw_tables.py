@@ -47,6 +47,9 @@ class RawTables:
     notes: tuple[str, ...] = ()
 
 
+_TEXT = ("interactions", "items", "user", "item", "time", "rating", "item_id", "separator", "encoding", "time_format")
+
+
 def read_own(settings: Mapping[str, Any]) -> RawTables:
     """Read the two tables that ``settings`` maps; see ``compress_rec.interactions.load`` for the keys."""
     for key in ("interactions", "items", "user", "item"):
@@ -55,13 +58,14 @@ def read_own(settings: Mapping[str, Any]) -> RawTables:
                 f"[data] needs '{key}' for tables of one's own (interactions and items are files, user and item are columns), or name = "
                 '"ml-100k" for a known set'
             )
-    for key in ("interactions", "items", "user", "item", "time", "rating", "item_id", "separator", "encoding", "time_format", "template"):
+    for key in (*_TEXT, "template", "path", "name"):
         if key in settings and not isinstance(settings[key], str):
             raise CompressRecError(f"[data] {key} must be text, but {settings[key]!r} came: write it in quotes")
     separator, encoding = settings.get("separator", ","), settings.get("encoding", "utf-8")
+    folder = Path(settings.get("path", "."))
     tables: dict[str, pl.DataFrame] = {}
     for key in ("interactions", "items"):
-        tables[key] = read_table(settings[key], separator=separator, encoding=encoding)
+        tables[key] = read_table(folder / settings[key], separator=separator, encoding=encoding)
     what, item_what = settings["interactions"], settings["items"]
     events = tables["interactions"]
     users = pick(events, settings["user"], what, "user", separator)

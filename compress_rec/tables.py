@@ -29,7 +29,8 @@ def read_table(path: Path | str, *, separator: str = ",", encoding: str = "utf-8
         where = f"in {path.parent}{nearest(path.name, known)}" if known else f"and the folder {path.parent} is missing or empty"
         raise CompressRecError(f"there is no file {path.name} {where}: correct the path in [data]")
     if path.suffix.lower() in (".parquet", ".pq"):
-        return _read_parquet(path)
+        table = parse_parquet(path.read_bytes(), str(path))
+        return table.select(as_text(table[name]) for name in table.columns)
     raw = path.read_bytes()
     if raw[:2] == b"\x1f\x8b":
         try:
@@ -91,16 +92,16 @@ def parse_text(
     return table
 
 
-def _read_parquet(path: Path) -> pl.DataFrame:
+def parse_parquet(raw: bytes, what: str) -> pl.DataFrame:
+    """Return the table of a Parquet file's bytes, its columns as they are."""
     try:
-        table = pl.DataFrame(pl.from_arrow(pyarrow.parquet.read_table(path)))
+        return pl.DataFrame(pl.from_arrow(pyarrow.parquet.read_table(pyarrow.BufferReader(raw))))
     except (OSError, ValueError, pyarrow.ArrowException, pl.exceptions.PolarsError) as fault:
         reason = str(fault).strip().partition("\n")[0].rstrip(".")
-        raise CompressRecError(f"{path} cannot be read as Parquet ({reason}): write it again, or give a CSV file") from fault
-    return table.select(_as_text(table[name]) for name in table.columns)
+        raise CompressRecError(f"{what} cannot be read as Parquet ({reason}): write it again, or give a CSV file") from fault
 
 
-def _as_text(column: pl.Series) -> pl.Series:
+def as_text(column: pl.Series) -> pl.Series:
     """Return strings with "" for null; whole floats lose their ".0", since a nullable integer column often arrives as floats."""
     if isinstance(column.dtype, pl.List | pl.Array):
         column = column.cast(pl.List(pl.String)).list.join(" ", ignore_nulls=True)
@@ -127,7 +128,7 @@ def pick(table: pl.DataFrame, column: str, what: str, role: str, separator: str 
             f"set separator = {max(meant, key=only.count)!r}"
         )
     raise CompressRecError(
-        f"{what} has no column '{column}', which was wanted as the {role}{nearest(column, table.columns)}; set {role} to the right one"
+        f"{what} has no column '{column}', which was wanted as the {role}{nearest(column, table.columns)}: name the right one"
     )
 
 
