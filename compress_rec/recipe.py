@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from compress_rec.encoder import EncoderConfig
 from compress_rec.errors import CompressRecError
 from compress_rec.registry import Registry, fields_of, label
 from compress_rec.tokens import batches
 from compress_rec.towers import Role, Tower
+from compress_rec.weights import Chain, Format, Int8, Shared, Sparse, Sum, shared_names
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Second moments of what enters one linear weight. covariance: (inputs, inputs) float64, the mean of x xᵀ; count: rows seen."""
+    """What enters one linear weight. second: (inputs, inputs) float64, the mean of x xᵀ; mean: (inputs,) float64; count: rows seen."""
 
-    covariance: Tensor
+    second: Tensor
+    mean: Tensor
     count: int
+
+    @property
+    def covariance(self) -> Tensor:
+        """(inputs, inputs) float64, about the mean."""
+        return self.second - torch.outer(self.mean, self.mean)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,42 +76,61 @@ class Lesson:
         generator = torch.Generator().manual_seed(self.seed)
         return sorted(torch.randperm(total, generator=generator)[:most].tolist())
 
-    def moments(self, tower: Tower, most: int = 1024) -> Mapping[str, Moments]:
-        """Return the second moments of every linear weight's input, by the weight's name, from one pass over the texts.
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Return the roles by what the encoder reads for them: roles with the same texts and length differ in their head alone."""
+        found: dict[Any, list[str]] = {}
+        for role, texts in self.texts.items():
+            if texts:
+                found.setdefault((self.roles[role].length, texts), []).append(role)
+        return tuple(tuple(roles) for roles in found.values())
 
-        Streamed: memory does not grow with the texts. most: texts a role
+    def moments(self, tower: Tower, most: int = 512) -> Mapping[str, Moments]:
+        """Return the moments of every linear weight's input, by the weight's name, from one pass over the texts.
+
+        Streamed: memory does not grow with the texts. Kept for the last two towers. most: texts a role
         """
-        key = ("moments", id(tower), most)
-        if key in self._shared:
-            return self._shared[key][1]  # type: ignore[no-any-return]
+        key = (id(tower), most)
+        kept: dict[Any, tuple[Tower, Mapping[str, Moments]]] = self._shared.setdefault("moments", {})
+        if key in kept:
+            return kept[key][1]
         sums: dict[str, Tensor] = {}
-        counts: dict[str, int] = {}
+        means: dict[str, Tensor] = {}
+        count = 0
         masks: list[Tensor] = []
         hooks = []
 
         def listen(name: str) -> Any:
             def hear(_: Any, inputs: tuple[Tensor, ...]) -> None:
-                rows = inputs[0][masks[0]].double()
-                sums[name] = sums.get(name, 0) + rows.T @ rows
-                counts[name] = counts.get(name, 0) + len(rows)
+                # products in float32, a batch at a time, are exact enough for sums in float64 and twice as fast
+                rows = inputs[0][masks[0]]
+                sums[name] = sums.get(name, 0) + (rows.T @ rows).double()
+                means[name] = means.get(name, 0) + rows.sum(0, dtype=torch.float64)
 
             return hear
 
+        # query, key and value read the same input: it is taken once
         for name, form in tower.encoder.forms():
-            hooks.append(form.register_forward_pre_hook(listen(name)))
+            if not name.endswith((".key", ".value")):
+                hooks.append(form.register_forward_pre_hook(listen(name)))
         try:
             with torch.inference_mode():
-                for role in self.texts:
+                for role, *_ in self.groups():
                     ids = self.ids(tower, role)
                     for batch in batches([ids[row] for row in self.sample(role, most)], 64):
                         masks[:] = [batch.mask]
+                        count += int(batch.mask.sum())
                         tower.encoder(batch.ids, batch.mask)
         finally:
             for hook in hooks:
                 hook.remove()
-        found = {name: Moments(sums[name].clone() / max(counts[name], 1), counts[name]) for name in sums}
+        found = {name: Moments(sums[name].clone() / count, means[name].clone() / count, count) for name in sums}
+        for name in tower.encoder.config.linears():
+            if name not in found:
+                found[name] = found[name.rpartition(".")[0] + ".query"]
+        while len(kept) >= 2:
+            del kept[next(iter(kept))]
         # the tower is kept beside its moments, so that its id is not given to another one
-        self._shared[key] = (tower, found)
+        kept[key] = (tower, found)
         return found
 
 
@@ -127,6 +154,57 @@ class Recipe(ABC):
     @abstractmethod
     def apply(self, tower: Tower, lesson: Lesson) -> Tower:
         """Return a new tower; never touch the given one, never look beyond the lesson; same seed, same bits."""
+
+
+def cannot_follow(later: str, earlier: str, reason: str, way_out: str) -> CompressRecError:
+    """Return the refusal of a recipe that cannot be applied to what another one left: both by name, why, and the way out."""
+    return CompressRecError(f"'{later}' cannot follow '{earlier}': {reason}; {way_out}")
+
+
+def leaves(form: Format, config: EncoderConfig) -> Iterator[Format]:
+    """Yield the formats at the ends of a weight's tree, those of shared factors among them."""
+    match form:
+        case Chain(parts) | Sum(parts):
+            for part in parts:
+                yield from leaves(part, config)
+        case Shared(name):
+            yield from leaves(config.shared[name], config)
+        case _:
+            yield form
+
+
+def made_by(form: Format, config: EncoderConfig) -> str | None:
+    """Return the recipe that leaves a weight in this format, the last one where several did; ``None`` for a dense weight."""
+    ends = list(leaves(form, config))
+    if any(isinstance(end, Int8) for end in ends):
+        return "quantize_int8"
+    if any(isinstance(end, Sparse) for end in ends):
+        return "prune_weights"
+    if any(True for _ in shared_names(form)):
+        return "tucker"
+    return "factorize" if isinstance(form, Chain | Sum) else None
+
+
+def needs_layers(recipe: str, tower: Tower) -> None:
+    """Refuse a tower without layers, which ``static`` leaves."""
+    if not tower.encoder.config.layers:
+        raise cannot_follow(recipe, "static", "no layer is left to work on", f"leave '{recipe}' out, or leave 'static' out")
+
+
+def needs_gradients(recipe: str, tower: Tower) -> None:
+    """Refuse a tower with linear weights in int8, through which no gradient passes."""
+    config = tower.encoder.config
+    for name in config.linears():
+        if made_by(config.format(name), config) == "quantize_int8":
+            reason = f"it needs gradients, and none pass through '{name}' in int8"
+            raise cannot_follow(recipe, "quantize_int8", reason, f"put '{recipe}' before 'quantize_int8'")
+
+
+def check_share(recipe: str, option: str, value: float, below_one: bool = False) -> None:
+    """Refuse a share outside (0, 1], or (0, 1) where keeping everything would do nothing."""
+    if not 0 < value <= 1 or (below_one and value == 1):
+        wanted = "above 0 and below 1" if below_one else "above 0 and at most 1"
+        raise CompressRecError(f"'{option}' of '{recipe}' is a share and must be {wanted}, but {value!r} came: 0.5 keeps half")
 
 
 RECIPES: Registry[Recipe] = Registry("compress_rec.recipes", Recipe, "recipe")  # type: ignore[type-abstract]

@@ -220,7 +220,7 @@ class ChainForm(Form):
         for number, part in enumerate(parts):
             self.add_module(str(number), part)
         self.length = len(parts)
-        if self.bias is not None and any(isinstance(part, Int8Form) for part in parts):
+        if self.bias is not None and any(isinstance(resolve(part), Int8Form) for part in parts):
             self.bias.requires_grad_(False)
 
     @property
