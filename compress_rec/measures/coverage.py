@@ -1,0 +1,35 @@
+"""How much of the catalogue is shown to anybody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from compress_rec.hits import check_k
+from compress_rec.measure import Measure, Samples
+from compress_rec.trial import Ranker, Trial, UserKind
+
+
+@dataclass(frozen=True)
+class Coverage(Measure):
+    """The share of the catalogue, cold items included, that stands in at least one user's first k.
+
+    It grows with the number of users: compare it over the same ones only. The notes give the most that so many lists can hold. Edge cases:
+    always defined. Values: a single one, 0 … 1.
+
+    k: length of the list; user: which user tower makes it
+    """
+
+    name: ClassVar[str] = "coverage"
+    better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
+    summary: ClassVar[Literal["mean", "median", "p95", "p99", "only"]] = "only"
+    k: int = 10
+    user: UserKind = "pooled"
+
+    def take(self, ranker: Ranker, trial: Trial) -> Samples:
+        """A single value."""
+        check_k(self.k)
+        lists = trial.lists(ranker, self.user, self.k)
+        shown, items = lists[lists >= 0].unique(), len(trial.catalogue)
+        notes = {"items": len(shown), "users": len(trial.users), "most": min(1.0, len(trial.users) * self.k / items)}
+        return Samples((len(shown) / items,), {}, trial.seed, notes)
