@@ -103,9 +103,7 @@ def _check(queries: Tensor, items: Tensor, k: int, exclude: Tensor | None, exclu
     name = "cosine_top_k"
     for argument, vectors in (("queries", queries), ("items", items)):
         if vectors.dtype != torch.float32 or vectors.dim() != 2:
-            raise refuse(
-                name, argument, f"float32 ({argument}, dimensions)", described(vectors), "reshape it, or convert it with .float()"
-            )
+            raise refuse(name, argument, f"float32 ({argument}, dimensions)", described(vectors), "reshape it, or convert it with .float()")
     if queries.shape[1] != items.shape[1]:
         raise refuse(
             name,
@@ -137,6 +135,4 @@ def _check(queries: Tensor, items: Tensor, k: int, exclude: Tensor | None, exclu
         )
     outside = (exclude < 0) | (exclude >= len(items))
     if outside.any():
-        raise refuse(
-            name, "exclude", f"item ids from 0 to {len(items) - 1}", f"id {int(exclude[outside][0])}", "leave unknown ids out"
-        )
+        raise refuse(name, "exclude", f"item ids from 0 to {len(items) - 1}", f"id {int(exclude[outside][0])}", "leave unknown ids out")

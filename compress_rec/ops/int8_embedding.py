@@ -37,4 +37,5 @@ def int8_embedding(ids: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     if outside.any():
         worst = int(ids[outside][0])
         raise refuse(name, "ids", f"from 0 to {len(codes) - 1}", f"id {worst}", "tokenise with the vocabulary of this table")
+    ids = ids.contiguous()
     return codes[ids].float() * scales[ids].unsqueeze(-1)

@@ -28,7 +28,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         middle @ a if needed[0] else None,
         middle.reshape(-1, a.shape[0]).T @ x.reshape(-1, a.shape[1]) if needed[1] else None,
         rows.T @ (x @ a.T).reshape(-1, a.shape[0]) if needed[2] else None,
-        rows.sum(0) if needed[3] else None,
+        rows.sum(0) if len(needed) > 3 and needed[3] else None,  # a bias left out is not counted
     )
 
 
