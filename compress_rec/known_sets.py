@@ -139,7 +139,8 @@ def fetch(name: str, folder: Path | str | None = None, console: Console | None =
     folder: the cache; ``data_folder()`` where none is given
     console: where progress and the terms of use are shown; standard error where none is given
 
-    Errors: ``CompressRecError`` for an unknown name, a download that fails, and a file whose hash differs.
+    Errors: ``CompressRecError`` for an unknown name, a folder that holds files of one's own, a download that fails, and a file whose
+    hash differs.
     """
     known = known_set(name)
     goal = (Path(folder) if folder is not None else data_folder()) / name
@@ -147,6 +148,14 @@ def fetch(name: str, folder: Path | str | None = None, console: Console | None =
     wrong = first_wrong(goal, known)
     if wrong is None:
         return goal
+    there = sorted(path.relative_to(goal).as_posix() for path in goal.rglob("*") if path.is_file())
+    strange = [path for path in there if path not in known.files]
+    if strange:
+        # the folder is replaced as a whole, and what a user keeps in it would go
+        raise CompressRecError(
+            f"{goal} holds {strange[0]}, which is not of {known.package}, so nothing was put there: move it, name another folder, "
+            'or read a copy of your own with path = "…" in [data]'
+        )
     if goal.is_dir():
         console.print(f"{goal / wrong} is missing or has changed: taking {name} anew", highlight=False)
     with tempfile.TemporaryDirectory(prefix="compress-rec-") as aside:

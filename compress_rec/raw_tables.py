@@ -47,7 +47,20 @@ class RawTables:
     notes: tuple[str, ...] = ()
 
 
-_TEXT = ("interactions", "items", "user", "item", "time", "rating", "item_id", "separator", "encoding", "time_format")
+_TEXT = (
+    "items_separator",
+    "items_encoding",
+    "interactions",
+    "items",
+    "user",
+    "item",
+    "time",
+    "rating",
+    "item_id",
+    "separator",
+    "encoding",
+    "time_format",
+)
 
 
 def read_own(settings: Mapping[str, Any]) -> RawTables:
@@ -63,11 +76,10 @@ def read_own(settings: Mapping[str, Any]) -> RawTables:
             raise CompressRecError(f"[data] {key} must be text, but {settings[key]!r} came: write it in quotes")
     separator, encoding = settings.get("separator", ","), settings.get("encoding", "utf-8")
     folder = Path(settings.get("path", "."))
-    tables: dict[str, pl.DataFrame] = {}
-    for key in ("interactions", "items"):
-        tables[key] = read_table(folder / settings[key], separator=separator, encoding=encoding)
+    events = read_table(folder / settings["interactions"], separator=separator, encoding=encoding)
+    item_separator = settings.get("items_separator", separator)
+    catalogue = read_table(folder / settings["items"], separator=item_separator, encoding=settings.get("items_encoding", encoding))
     what, item_what = settings["interactions"], settings["items"]
-    events = tables["interactions"]
     users = pick(events, settings["user"], what, "user", separator)
     items = pick(events, settings["item"], what, "item", separator)
     moment = rating = None
@@ -76,8 +88,8 @@ def read_own(settings: Mapping[str, Any]) -> RawTables:
     if "rating" in settings:
         rating = numbers(pick(events, settings["rating"], what, "rating", separator), what, "rating")
     key = settings.get("item_id", settings["item"])
-    ids = pick(tables["items"], key, item_what, "item_id", separator)
-    others = [name for name in tables["items"].columns if name != key]
+    ids = pick(catalogue, key, item_what, "item_id", item_separator)
+    others = [name for name in catalogue.columns if name != key]
     if not others:
         raise CompressRecError(f"{item_what} has no column beside the id '{key}', but an item needs a text: add one, such as its title")
     return RawTables(
@@ -89,6 +101,6 @@ def read_own(settings: Mapping[str, Any]) -> RawTables:
         times=moment,
         ratings=rating,
         item_ids=ids,
-        catalogue=tables["items"],
+        catalogue=catalogue,
         defaults={"template": " ".join(f"{{{name}}}" for name in others)},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import gzip
 import io
 from collections.abc import Sequence
@@ -24,10 +25,13 @@ def read_table(path: Path | str, *, separator: str = ",", encoding: str = "utf-8
     Errors: ``CompressRecError`` for a missing, empty, undecodable or ragged file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CompressRecError(f"{path} is a folder, but a CSV or Parquet file was wanted: name the file in it")
     if not path.is_file():
-        known = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        where = f"in {path.parent}{nearest(path.name, known)}" if known else f"and the folder {path.parent} is missing or empty"
-        raise CompressRecError(f"there is no file {path.name} {where}: correct the path in [data]")
+        near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, near, n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'?" if close else "correct the path in [data]"
+        raise CompressRecError(f"there is no file {path.name} in {path.parent}: {hint}")
     if path.suffix.lower() in (".parquet", ".pq"):
         table = parse_parquet(path.read_bytes(), str(path))
         return table.select(as_text(table[name]) for name in table.columns)

@@ -80,6 +80,17 @@ def test_without_time_the_file_order_stands(own: dict[str, str]) -> None:
     assert data.last_ties == 0.0
 
 
+def test_users_are_numbered_in_the_natural_order_of_their_ids(own: dict[str, str]) -> None:
+    ids = ["10", "a", "a10", "2", "a2", "02", "b"]
+    rewrite(own, "interactions", "uid;sku;ts;stars\n" + "".join(f"{name};a;1;1\n" for name in ids))
+    assert load(own).users == ("02", "2", "10", "a", "a2", "a10", "b")
+
+
+def test_a_missing_file_names_its_neighbour(own: dict[str, str]) -> None:
+    with pytest.raises(CompressRecError, match=r"there is no file item\.csv in .*: did you mean 'items\.csv'\?$"):
+        load({**own, "items": own["items"].replace("items", "item")})
+
+
 def test_arrays_cannot_be_changed(own: dict[str, str]) -> None:
     data = load(own)
     with pytest.raises(ValueError, match="read-only"):
@@ -191,6 +202,8 @@ def test_encodings_separators_and_gzip(own: dict[str, str], tmp_path: Path) -> N
     assert item_texts(load({**own, "encoding": "latin-1"})) == wanted
     rewrite(own, "items", ITEMS, "utf-8-sig")
     assert item_texts(load(own)) == wanted
+    rewrite(own, "items", ITEMS.replace(";", "|"), "utf-16")
+    assert item_texts(load({**own, "items_encoding": "utf-16", "items_separator": "|"})) == wanted
     rewrite(own, "items", ITEMS.replace(";", "::"))
     rewrite(own, "interactions", EVENTS.replace(";", "::"))
     assert item_texts(load({**own, "separator": "::"})) == wanted
@@ -212,6 +225,7 @@ REFUSALS = {
     "no user": ({"user": None}, {}, "[data] needs 'user' for tables of one's own"),
     "user is a number": ({"user": 3}, {}, "[data] user must be text, but 3 came: write it in quotes"),
     "missing file": ({"items": "itms.csv"}, {}, "there is no file itms.csv in"),
+    "a folder": ({"items": "."}, {}, "is a folder, but a CSV or Parquet file was wanted"),
     "missing column": (
         {"user": "uids"},
         {},
@@ -333,7 +347,7 @@ def test_movielens_in_every_layout(tmp_path: Path, layout: str, kind: str) -> No
 
 
 def test_known_sets_where_they_are_not(tmp_path: Path) -> None:
-    with pytest.raises(CompressRecError, match=r"holds none of ml-1m\.inter, u\.data and ratings\.dat"):
+    with pytest.raises(CompressRecError, match=r"holds neither ml-1m\.inter nor ratings\.dat"):
         load({"name": "ml-1m", "path": str(tmp_path)})
     with pytest.raises(CompressRecError, match=r"is neither a folder nor a \.zip or \.whl archive that exists"):
         load({"name": "ml-1m", "path": str(tmp_path / "nowhere")})
