@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from compress_rec.encoder import Encoder, linear_tensors, with_linear
+from compress_rec.recipe import Moments
 from compress_rec.weights import Chain, Dense, Format, Int8, Shared, Sparse, Sum, sparse_tensors, unpack_sparse
 
 
@@ -31,6 +33,24 @@ def keep_inputs(form: Format, tensors: Mapping[str, Tensor], place: str, columns
     if f"{place}.bias" in tensors:
         done[f"{place}.bias"] = tensors[f"{place}.bias"]
     return done
+
+
+def keep_inputs_fitted(encoder: Encoder, tensors: Mapping[str, Tensor], place: str, kept: Tensor, moments: Moments) -> dict[str, Tensor]:
+    """Return ``tensors`` with the weight at ``place`` reading the kept inputs only, refitted to give the same outputs where it can be.
+
+    kept: (kept,) int64, ascending; moments: of its inputs. What the removed inputs add on average moves into the bias.
+    """
+    form = encoder.config.format(place)
+    fold = folding(moments.covariance, kept) if reads_dense(form) else None
+    new = keep_inputs(form, linear_tensors(tensors, place), place, kept, fold)
+    if f"{place}.bias" in new:
+        rest = moments.mean.clone()
+        if fold is None:
+            rest[kept] = 0
+        else:
+            rest = rest - fold @ rest[kept]
+        new[f"{place}.bias"] = (new[f"{place}.bias"].double() + encoder.linear(place).dense().detach().double() @ rest).float()
+    return with_linear(tensors, place, new)
 
 
 def reads_dense(form: Format) -> bool:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from compress_rec.cutting import folding, keep_inputs, keep_outputs, reads_dense
+from compress_rec.cutting import keep_inputs_fitted, keep_outputs
 from compress_rec.encoder import linear_tensors, with_linear
 from compress_rec.importance import gate_importance
 from compress_rec.recipe import Lesson, Recipe, check_share, needs_gradients, needs_layers
@@ -58,20 +58,9 @@ class PruneNeurons(Recipe):
         tensors, layers = encoder.tensors(), list(config.layers)
         for number, kept in enumerate(chosen):
             up, down = f"layers.{number}.up", f"layers.{number}.down"
-            form, seen = config.format(down), moments[down]
             layers[number] = replace(layers[number], neurons=len(kept))
             tensors = with_linear(tensors, up, keep_outputs(config.format(up), linear_tensors(tensors, up), up, kept))
-            fold = folding(seen.covariance, kept) if reads_dense(form) else None
-            new = keep_inputs(form, linear_tensors(tensors, down), down, kept, fold)
-            if f"{down}.bias" in new:
-                # what the removed neurons add on average, beyond what the kept ones take over
-                rest = seen.mean.clone()
-                rest[kept] = 0
-                if fold is not None:
-                    rest = seen.mean - fold @ seen.mean[kept]
-                whole = encoder.linear(down).dense().detach().double()
-                new[f"{down}.bias"] = (new[f"{down}.bias"].double() + whole @ rest).float()
-            tensors = with_linear(tensors, down, new)
+            tensors = keep_inputs_fitted(encoder, tensors, down, kept, moments[down])
         return tower.rebuilt(encoder.rebuilt(replace(config, layers=tuple(layers)), tensors))
 
 
