@@ -67,8 +67,8 @@ def torch_cuda() -> str | None:
     return torch.version.cuda
 
 
-def compiler() -> tuple[str, str]:
-    """Return the C++ compiler's command and the first line of its version, or raise CannotBuild."""
+def compiler() -> str:
+    """Return the first line of the C++ compiler's version, or raise CannotBuild."""
     command = os.environ.get("CXX") or (sysconfig.get_config_var("CXX") or "c++").split()[0]
     found = shutil.which(command) or (None if os.environ.get("CXX") else shutil.which("g++") or shutil.which("c++"))
     if found is None:
@@ -77,26 +77,50 @@ def compiler() -> tuple[str, str]:
         told = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as fault:
         raise CannotBuild(f"the C++ compiler '{found}' does not run ({fault}); install g++ or set CXX") from fault
-    return found, told.partition("\n")[0]
+    return told.partition("\n")[0]
 
 
-def torch_build_ext() -> type[build_ext]:
-    """Return torch's build command, which runs ninja where it is there, or setuptools' own where torch is not installed."""
-    try:
-        from torch.utils.cpp_extension import BuildExtension
-    except ImportError:
-        return build_ext
-    return BuildExtension
+def kernels() -> Extension:
+    """Return the extension, with what it includes and links."""
+    import pybind11
+    from torch.utils.cpp_extension import include_paths, library_paths
+
+    sources = sorted(str(path.relative_to(ROOT)) for folder in ("csrc", "csrc/cpu") for path in (ROOT / folder).glob("*.cpp"))
+    return Extension(
+        EXTENSION,
+        sources=sources,
+        depends=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h")),
+        include_dirs=[*include_paths(), pybind11.get_include()],
+        library_dirs=library_paths(),
+        libraries=["torch", "torch_cpu"],
+        extra_compile_args=FLAGS,
+        language="c++",
+    )
 
 
-class BuildKernels(torch_build_ext()):  # type: ignore[misc]
+# in this order, so that what needs no torch is found out before it is imported, which takes seconds
+CUDA = cuda_facts()
+COMPILER: str | None = None
+MISSING: str | None = None
+Building: type[build_ext] = build_ext
+extension = Extension(EXTENSION, sources=[])
+try:
+    COMPILER = compiler()
+    extension = kernels()
+    from torch.utils.cpp_extension import BuildExtension as Building  # runs ninja where it is there
+except CannotBuild as fault:
+    MISSING = str(fault)
+except ImportError as fault:
+    MISSING = f"building needs torch and pybind11, but {fault}; install them and build with --no-build-isolation"
+
+
+class BuildKernels(Building):  # type: ignore[misc,valid-type]
     """Builds the extension, or records why not."""
 
     def run(self) -> None:
         in_place = self.inplace  # setuptools clears it while it builds, and leaves it cleared when that fails
-        facts: dict[str, Any] = {"built": False, "reason": None, "compiler": None, "cuda": cuda_facts()}
+        facts: dict[str, Any] = {"built": False, "reason": None, "compiler": COMPILER, "cuda": CUDA}
         try:
-            facts["compiler"] = compiler()[1]
             if MISSING is not None:
                 raise CannotBuild(MISSING)
             super().run()
@@ -128,30 +152,5 @@ class BuildKernels(torch_build_ext()):  # type: ignore[misc]
         made = [str(path) for path in super().get_outputs() if Path(path).exists()]
         return made + [str(folder / "_build.json") for folder in self.folders() if (folder / "_build.json").exists()]
 
-
-def kernels() -> Extension:
-    """Return the extension, with what it includes and links."""
-    import pybind11
-    from torch.utils.cpp_extension import include_paths, library_paths
-
-    sources = sorted(str(path.relative_to(ROOT)) for folder in ("csrc", "csrc/cpu") for path in (ROOT / folder).glob("*.cpp"))
-    return Extension(
-        EXTENSION,
-        sources=sources,
-        depends=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h")),
-        include_dirs=[*include_paths(), pybind11.get_include()],
-        library_dirs=library_paths(),
-        libraries=["torch", "torch_cpu"],
-        extra_compile_args=FLAGS,
-        language="c++",
-    )
-
-
-MISSING: str | None = None
-try:
-    extension = kernels()
-except ImportError as fault:
-    MISSING = f"building needs torch and pybind11, but {fault}; install them and build with --no-build-isolation"
-    extension = Extension(EXTENSION, sources=[])
 
 setup(ext_modules=[extension], cmdclass={"build_ext": BuildKernels})

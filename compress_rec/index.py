@@ -62,7 +62,7 @@ class CosineIndex:
 
     def __init__(self, items: Tensor | np.ndarray[Any, Any], format: str = "float32") -> None:
         kept_as = _format(format)
-        unit = _unit(_vectors("items", items))
+        unit = _unit("items", _vectors("items", items))
         if len(unit) == 0:
             raise CompressRecError("the index needs at least one item, but (0, …) came: give the catalogue's vectors, one a row")
         self.format = format
@@ -112,7 +112,8 @@ class CosineIndex:
             raise CompressRecError(f"k must be from 1 to the {len(self)} items of the index, but {k} came: ask for fewer")
         ids, offsets = self._ragged(exclude, len(vectors)) if exclude is not None else (None, None)
         if vectors.dtype != torch.float32:
-            vectors = _unit(vectors)
+            refused = vectors.requires_grad and torch.is_grad_enabled()  # by the op, in its own words
+            vectors = vectors.float() if refused else _unit("queries", vectors)
         device = next(iter(self.stored.values())).device
         try:
             return FORMATS[self.format].search(self.stored, vectors.to(device), k, ids, offsets)
@@ -194,13 +195,13 @@ def _vectors(argument: str, given: Tensor | np.ndarray[Any, Any]) -> Tensor:
     return vectors
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def _unit(argument: str, vectors: Tensor) -> Tensor:
     """Return float32 vectors of length 1 (or 0), normalised in float64; refuse NaN and infinity."""
     values = vectors.detach().double()
     bad = ~torch.isfinite(values).all(dim=1)
     if bad.any():
         row = int(bad.nonzero()[0, 0])
-        raise CompressRecError(f"vectors must be finite, but row {row} holds NaN or infinity: drop or repair that row")
+        raise CompressRecError(f"{argument} must be finite, but row {row} holds NaN or infinity: drop or repair that row")
     # by the largest first: a square in float64 overflows too
     values = values / values.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny) if values.shape[1] else values
     norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)

@@ -89,9 +89,7 @@ def op(
         if gradient is None:
             _LIBRARY.impl(name, _refuse_gradients(made), "Autograd", with_keyset=True)
         else:
-            torch.library.register_autograd(
-                f"{NAMESPACE}::{name}", gradient.backward, setup_context=gradient.setup_context, lib=_LIBRARY
-            )
+            torch.library.register_autograd(f"{NAMESPACE}::{name}", gradient.backward, setup_context=gradient.setup_context, lib=_LIBRARY)
         _OPS[name] = made
         return made
 

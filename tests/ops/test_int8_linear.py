@@ -72,7 +72,7 @@ def test_integers_are_multiplied_exactly(inputs: int) -> None:
 
 @pytest.mark.parametrize("inputs", [64, 384, 1536])
 def test_a_row_does_not_depend_on_its_batch(inputs: int) -> None:
-    """The same bits alone, in a batch with rows a thousand times larger, and with leading axes: else an embedding depends on its company."""
+    """The same bits alone, among rows a million times larger, and with leading axes: else an embedding depends on its company."""
     x = rand(33, inputs) * torch.logspace(-3, 3, 33)[:, None]
     codes, scales = quantize_per_channel(rand(48, inputs, seed=1))
     bias = rand(48, seed=2)
