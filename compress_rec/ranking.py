@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from compress_rec.errors import CompressRecError
-from compress_rec.index import CosineIndex
 
 
 def top_k(users: Tensor, items: Tensor, k: int, exclude: Sequence[Sequence[int]] | None = None) -> tuple[Tensor, Tensor]:
@@ -22,6 +21,8 @@ def top_k(users: Tensor, items: Tensor, k: int, exclude: Sequence[Sequence[int]]
         raise CompressRecError(
             f"users have {users.shape[-1]} dimensions and items {items.shape[-1]}: they do not come from one model, encode both with it"
         )
+    from compress_rec.index import CosineIndex
+
     return CosineIndex(items).search(users, k, exclude=exclude)
 
 

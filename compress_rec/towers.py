@@ -96,20 +96,27 @@ class Tower(nn.Module):
 
         length: tokens at which a text is cut; batch: texts a forward pass
         """
+        return self.encode_heads(texts, (head,), length, batch)[head]
+
+    def encode_heads(self, texts: Sequence[str], heads: Sequence[str], length: int, batch: int = 64) -> dict[str, Tensor]:
+        """Encode texts once and send them through several heads: -> a tensor a head, each as ``encode`` gives it."""
         device = self.device
+        chosen = {name: self.head(name) for name in heads}
         rows, parts = [], []
         training = self.training
         self.eval()
         with torch.inference_mode():
             for piece in self.tokens.batches(texts, length, batch):
                 moved = piece.to(device)
-                parts.append(self.forward({"ids": moved.ids, "mask": moved.mask}, head).cpu())
+                pooled = self.pool(self.encoder(moved.ids, moved.mask), moved.mask)
+                parts.append({name: F.normalize(head(pooled), dim=-1).cpu() for name, head in chosen.items()})
                 rows.append(piece.rows)
         self.train(training)
-        if not parts:
-            return torch.zeros(0, self.dimensions(head))
-        done = torch.empty(len(texts), parts[0].shape[1])
-        done[torch.cat(rows)] = torch.cat(parts)
+        done = {name: torch.zeros(len(texts), self.dimensions(name)) for name in chosen}
+        if rows:
+            order = torch.cat(rows)
+            for name, vectors in done.items():
+                vectors[order] = torch.cat([part[name] for part in parts])
         return done
 
     def dimensions(self, head: str) -> int:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from compress_rec.errors import CompressRecError
 from compress_rec.measure import NotApplicable
 from compress_rec.ranking import top_k
-from compress_rec.texts import history_text
+from compress_rec.split import Split
+from compress_rec.texts import history_text, item_texts
 from compress_rec.variant import Variant
 
 UserKind = Literal["pooled", "text"]
@@ -34,6 +36,14 @@ class Catalogue:
     texts: tuple[str, ...]
     cold: Tensor
     uses: Tensor
+
+    @classmethod
+    def of(cls, split: Split) -> Catalogue:
+        """Build the catalogue of a split's data, with the data's own template."""
+        count = len(split.interactions.items)
+        used = np.concatenate([np.zeros(0, dtype=np.int64), *split.train]).astype(np.int64)
+        cold = torch.from_numpy(np.array(split.cold, dtype=bool))
+        return cls(split.interactions.items, item_texts(split.interactions), cold, torch.from_numpy(np.bincount(used, minlength=count)))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -73,18 +83,26 @@ class VariantRanker(Ranker):
 
     def __init__(self, variant: Variant) -> None:
         self.variant, self.name = variant, variant.name
-        self._behaviours: tuple[Catalogue, Tensor] | None = None
+        self._encoded: tuple[Catalogue, Tensor, Tensor] | None = None
+
+    def _both(self, catalogue: Catalogue) -> tuple[Tensor, Tensor]:
+        """Item and behaviour vectors; where the two roles differ in their head alone, the texts pass the encoder once."""
+        if self._encoded is None or self._encoded[0] is not catalogue:
+            towers = self.variant.towers
+            item, behaviour = towers.role("item"), towers.role("behaviour")
+            if (item.tower, item.length) == (behaviour.tower, behaviour.length):
+                made = towers.towers[item.tower].encode_heads(catalogue.texts, (item.head, behaviour.head), item.length)
+                self._encoded = (catalogue, made[item.head], made[behaviour.head])
+            else:
+                self._encoded = (catalogue, self.variant.encode(catalogue.texts, "item"), self.variant.encode(catalogue.texts, "behaviour"))
+        return self._encoded[1], self._encoded[2]
 
     def item_vectors(self, catalogue: Catalogue) -> Tensor:
-        return self.variant.encode(catalogue.texts, "item")
+        return self._both(catalogue)[0]
 
     def behaviour_vectors(self, catalogue: Catalogue) -> Tensor:
         """(items, dimensions): each item's text in the role ``behaviour``."""
-        if self._behaviours is None or self._behaviours[0] is not catalogue:
-            towers = self.variant.towers
-            same = towers.role("behaviour") == towers.role("item")
-            self._behaviours = (catalogue, self.item_vectors(catalogue) if same else self.variant.encode(catalogue.texts, "behaviour"))
-        return self._behaviours[1]
+        return self._both(catalogue)[1]
 
     def pooled_parts(self, catalogue: Catalogue) -> tuple[Tensor, Tensor | None]:
         return self.behaviour_vectors(catalogue), self.variant.towers.recency
@@ -147,6 +165,28 @@ class Trial:
     def __post_init__(self) -> None:
         if not self.users:
             raise CompressRecError("the trial has no user with a held-out item: at least one is needed; give more events or hold fewer out")
+
+    @classmethod
+    def of(cls, split: Split, catalogue: Catalogue, stage: Literal["validation", "test"] = "test", seed: int = 0) -> Trial:
+        """Build the trial of one side of a split; the cold items belong to the test alone. The reference is set by ``against``."""
+        targets, histories = (split.test, split.histories) if stage == "test" else (split.validation, split.train)
+        rows = [user for user in range(len(targets)) if targets[user] >= 0 and len(histories[user])]
+        cold = [int(user) for user in split.cold_users] if stage == "test" else []
+        ids = split.interactions.users
+        return cls(
+            catalogue,
+            tuple(ids[user] for user in rows),
+            tuple(tuple(histories[user].tolist()) for user in rows),
+            torch.tensor([int(targets[user]) for user in rows], dtype=torch.int64),
+            tuple(ids[user] for user in cold),
+            tuple(tuple(split.histories[user].tolist()) for user in cold),
+            tuple(tuple(split.cold_answers[user].tolist()) for user in cold),
+            seed=seed,
+        )
+
+    def against(self, reference: Ranker) -> Trial:
+        """Return the same trial with ``reference`` as the uncompressed model."""
+        return replace(self, reference=reference, _kept=weakref.WeakKeyDictionary())
 
     def once(self, ranker: Ranker, key: Any, make: Callable[[], Any]) -> Any:
         """Return what ``make`` made for this ranker and key, making it at the first call."""

@@ -1,0 +1,301 @@
+"""Fine-tuning the text towers: by an id teacher's vectors, or by an in-batch softmax over pairs; through ``accelerate``.
+
+Teacher: every item's text is encoded once a pass and two heads regress (1 − cosine) onto the teacher's item and behaviour vectors, while a
+third one regresses the text of a training history onto the teacher's user vector. Ids only teach; serving sees text alone.
+In-batch softmax: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding" (InfoNCE), over cosines with a
+learned temperature; the other items of the batch are the negatives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress_rec.errors import CompressRecError
+from compress_rec.teacher import Teacher
+from compress_rec.tokens import padded
+from compress_rec.towers import Head, HeadStage, Role, Tower, Towers
+from compress_rec.trial import Catalogue
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How the text model is fine-tuned.
+
+    method: ``teacher`` or ``softmax``; passes: over the warm items (teacher) or the training positions (softmax); steps: most steps, 0 for
+    as many as the passes need; batch: items a step; histories: history texts a step (teacher); accumulate: batches an optimiser step;
+    learning_rate: of the encoder; head_learning_rate: of heads and temperature; warmup: share of the steps; patience: evaluations without a
+    better validation figure before stopping; dimensions: of the vectors; history: titles in a history's text; item_length, text_length:
+    tokens; train_words: whether the word pieces' vectors learn too; kept still, unseen words keep their place beside the seen ones;
+    mixed_precision: ``no``, ``fp16`` or ``bf16``, as accelerate takes it
+    """
+
+    method: Literal["teacher", "softmax"] = "teacher"
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    passes: int = 8
+    steps: int = 0
+    batch: int = 32
+    histories: int = 8
+    accumulate: int = 1
+    learning_rate: float = 3e-4
+    head_learning_rate: float = 5e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    dropout: float = 0.0
+    patience: int = 3
+    evaluate_every: int = 2
+    dimensions: int = 64
+    history: int = 6
+    item_length: int = 32
+    text_length: int = 96
+    train_words: bool = False
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSide:
+    """What fine-tuning may see. histories: (events,) item indexes a user, oldest first, warm items only."""
+
+    catalogue: Catalogue
+    histories: Sequence[np.ndarray]
+
+    def positions(self) -> np.ndarray:
+        """(positions, 2): user and place of every event that has another before it."""
+        return np.concatenate(
+            [np.stack([np.full(len(h) - 1, user), np.arange(1, len(h))], 1) for user, h in enumerate(self.histories) if len(h) > 1]
+            or [np.zeros((0, 2), dtype=np.int64)]
+        )
+
+    def texts_of(self, positions: np.ndarray, last: int) -> list[str]:
+        """Return the history before each position as one text."""
+        return self.catalogue.history_texts([self.histories[u][:t].tolist() for u, t in positions.tolist()], last)
+
+
+class Progress(NamedTuple):
+    """Where fitting stands: step of steps, the last loss, the last validation figure (``None`` before the first)."""
+
+    step: int
+    steps: int
+    loss: float
+    figure: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The best state by validation. figures: (step, validation figure) of every evaluation; stopped: whether patience ran out."""
+
+    towers: Towers
+    figures: tuple[tuple[int, float], ...]
+    stopped: bool
+
+
+def with_heads(towers: Towers, settings: FitSettings, seed: int) -> Towers:
+    """Return the recommender with fresh linear heads ``item``, ``behaviour`` and ``text`` on the tower that serves all three."""
+    names = {role.tower for role in towers.roles.values()}
+    if len(names) != 1:
+        raise CompressRecError(f"fine-tuning starts from one tower for all roles, but there are {len(names)}: load the uncompressed model")
+    name = names.pop()
+    tower = towers.towers[name]
+    width = tower.encoder.config.width
+    generator = torch.Generator().manual_seed(seed)
+    heads = {
+        role: Head([HeadStage()], {"0.weight": torch.randn(settings.dimensions, width, generator=generator) * width**-0.5})
+        for role in ("item", "behaviour", "text")
+    }
+    longest = tower.encoder.config.positions or 10_000
+    lengths = {"item": settings.item_length, "behaviour": settings.item_length, "text": settings.text_length}
+    roles = {role: Role(name, role, min(length, longest)) for role, length in lengths.items()}
+    return replace(towers, towers={name: tower.rebuilt(heads=heads)}, roles=roles, history=settings.history)
+
+
+class _Objective(nn.Module):
+    """The loss as a module, so that accelerate can wrap it whole. A batch: role -> (ids, mask, targets, weights), targets empty for softmax."""
+
+    def __init__(self, tower: Tower, roles: Mapping[str, Role], method: str) -> None:
+        super().__init__()
+        self.tower, self.method = tower, method
+        self.head_of = {role: found.head for role, found in roles.items()}
+        self.log_scale = nn.Parameter(torch.tensor(math.log(20.0)))
+
+    def forward(self, batch: Mapping[str, tuple[Tensor, Tensor, Mapping[str, Tensor], Tensor]]) -> Tensor:
+        vectors: dict[str, Tensor] = {}
+        total = self.log_scale.new_zeros(())
+        for role, (ids, mask, targets, weights) in batch.items():
+            pooled = self.tower.pool(self.tower.encoder(ids, mask), mask)
+            if self.method == "softmax":
+                vectors[role] = F.normalize(self.tower.head(self.head_of[role])(pooled), dim=-1)
+            for head, target in targets.items():
+                made = F.normalize(self.tower.head(self.head_of[head])(pooled), dim=-1)
+                total = total + ((1 - (made * target).sum(-1)) * weights).sum() / weights.sum()
+        if self.method == "softmax":
+            return self._softmax(vectors["text"], vectors["item"], batch["item"][3])
+        # the temperature has no part in this loss; it stays in the graph, so that every parameter has a gradient on every device
+        return total + 0 * self.log_scale
+
+    def _softmax(self, users: Tensor, items: Tensor, which: Tensor) -> Tensor:
+        logits = self.log_scale.exp().clamp_max(100.0) * users @ items.T
+        # the same item elsewhere in the batch is no negative
+        same = (which[:, None] == which[None, :]) & ~torch.eye(len(which), dtype=torch.bool, device=which.device)
+        return F.cross_entropy(logits.masked_fill(same, -torch.inf), torch.arange(len(users), device=users.device))
+
+
+def fit(
+    towers: Towers,
+    side: TrainingSide,
+    validate: Callable[[Towers], float],
+    settings: FitSettings = FitSettings(),
+    teacher: Teacher | None = None,
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+) -> Fitted:
+    """Fine-tune a recommender and return its best state; the given one is left as it is. Same seed, same machine, same bits.
+
+    validate: the figure that early stopping maximises, NDCG@10 on the validation events
+    teacher: vectors to regress on, needed by the method ``teacher``
+    """
+    if settings.method == "teacher" and teacher is None:
+        raise CompressRecError("the method 'teacher' needs the id teacher's vectors, but none came: give teacher=… or choose 'softmax'")
+    torch.manual_seed(seed)
+    accelerator = Accelerator(
+        mixed_precision=settings.mixed_precision, gradient_accumulation_steps=settings.accumulate, cpu=not torch.cuda.is_available()
+    )
+    student = with_heads(towers, settings, seed)
+    if teacher is not None:
+        student = replace(student, recency=teacher.recency.clone())
+    name = student.role("item").tower
+    tower = student.towers[name]
+    tower.encoder.set_dropout(settings.dropout)
+    tower.encoder.embeddings["words"].requires_grad_(settings.train_words)
+    objective = _Objective(tower, student.roles, settings.method)
+    batches = _TeacherBatches(student, side, teacher, settings, seed) if teacher and settings.method == "teacher" else None
+    source = batches or _SoftmaxBatches(student, side, settings, seed)
+    steps = settings.steps or source.count * settings.passes
+    optimizer = _optimizer(objective, settings)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, steps, settings.warmup))
+    objective, optimizer, schedule = accelerator.prepare(objective, optimizer, schedule)
+    every = max(source.count * settings.evaluate_every, 1)
+    best, best_figure, waited, figures, stopped = tower.clone(), -math.inf, 0, [], False
+    for number in range(steps):
+        # every process draws its own batches: process p of n takes the batches p, p + n, …
+        batch = source.batch(number * accelerator.num_processes + accelerator.process_index)
+        objective.train()
+        with accelerator.accumulate(objective):
+            loss = objective(_moved(batch, accelerator.device))
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(objective.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        last = number + 1 == steps
+        figure = None
+        if (number + 1) % every == 0 or last:
+            objective.eval()
+            figure = validate(student)
+            figures.append((number + 1, figure))
+            if figure > best_figure:
+                best, best_figure, waited = tower.clone(), figure, 0
+            else:
+                waited += 1
+                stopped = waited >= settings.patience and not last
+        if progress is not None:
+            progress(Progress(number + 1, steps, float(loss.detach()), figure))
+        if stopped:
+            break
+    return Fitted(student.with_tower(name, best), tuple(figures), stopped)
+
+
+def _slope(step: int, steps: int, warmup: float) -> float:
+    rise = max(int(steps * warmup), 1)
+    return (step + 1) / rise if step < rise else max((steps - step) / max(steps - rise, 1), 0.0)
+
+
+def _optimizer(objective: _Objective, settings: FitSettings) -> torch.optim.Optimizer:
+    encoder = [parameter for parameter in objective.tower.encoder.parameters() if parameter.requires_grad]
+    heads = [*objective.tower.heads.parameters()]
+    groups = [
+        {"params": [p for p in encoder if p.ndim > 1], "lr": settings.learning_rate, "weight_decay": settings.weight_decay},
+        {"params": [p for p in encoder if p.ndim <= 1], "lr": settings.learning_rate, "weight_decay": 0.0},
+        {"params": heads, "lr": settings.head_learning_rate, "weight_decay": settings.weight_decay},
+        {"params": [objective.log_scale], "lr": settings.head_learning_rate, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, fused=True) if settings.optimizer == "adamw" else torch.optim.SGD(groups, momentum=0.9)
+
+
+Prepared = Mapping[str, tuple[Tensor, Tensor, Mapping[str, Tensor], Tensor]]
+
+
+def _moved(batch: Prepared, device: torch.device) -> Prepared:
+    return {
+        role: (ids.to(device), mask.to(device), {head: t.to(device) for head, t in targets.items()}, weights.to(device))
+        for role, (ids, mask, targets, weights) in batch.items()
+    }
+
+
+class _TeacherBatches:
+    """Warm items in a new order each pass, and history texts at random training positions beside them."""
+
+    def __init__(self, towers: Towers, side: TrainingSide, teacher: Teacher, settings: FitSettings, seed: int) -> None:
+        self.towers, self.side, self.teacher, self.settings, self.seed = towers, side, teacher, settings, seed
+        self.warm = torch.nonzero(~side.catalogue.cold & (side.catalogue.uses > 0))[:, 0]
+        if not len(self.warm):
+            raise CompressRecError("no item was used in training, so that there is nothing to learn from: give more events")
+        self.positions = side.positions()
+        self.ids = towers.tower_of("item").tokens.ids(side.catalogue.texts, towers.role("item").length)
+        self.count = -(-len(self.warm) // settings.batch)
+
+    def batch(self, number: int) -> Prepared:
+        round_, place = divmod(number, self.count)
+        order = torch.randperm(len(self.warm), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + round_))
+        rows = self.warm[order[place * self.settings.batch : (place + 1) * self.settings.batch]]
+        items = padded(self.ids, rows.tolist())
+        # the root of the count: popular items matter more, but must not drown the tail that cold items resemble
+        weights = self.side.catalogue.uses[rows].float().sqrt()
+        made = {"item": (items.ids, items.mask, {"item": self.teacher.items[rows], "behaviour": self.teacher.behaviours[rows]}, weights)}
+        if self.settings.histories and len(self.positions):
+            made["text"] = self._histories(number)
+        return made
+
+    def _histories(self, number: int) -> tuple[Tensor, Tensor, Mapping[str, Tensor], Tensor]:
+        generator = torch.Generator().manual_seed(self.seed * 7_368_787 + number)
+        chosen = self.positions[torch.randint(len(self.positions), (self.settings.histories,), generator=generator).numpy()]
+        texts = self.side.texts_of(chosen, self.settings.history)
+        ids = self.towers.tower_of("text").tokens.ids(texts, self.towers.role("text").length)
+        batch = padded(ids, range(len(ids)))
+        before = [self.side.histories[u][:t].tolist() for u, t in chosen.tolist()]
+        users = Towers({}, {}, self.teacher.recency).pooled(self.teacher.behaviours, before)
+        return batch.ids, batch.mask, {"text": users}, torch.ones(len(ids))
+
+
+class _SoftmaxBatches:
+    """Training positions in a new order each pass: the history's text and the text of the item that came."""
+
+    def __init__(self, towers: Towers, side: TrainingSide, settings: FitSettings, seed: int) -> None:
+        self.towers, self.side, self.settings, self.seed = towers, side, settings, seed
+        self.positions = side.positions()
+        if len(self.positions) < 2:
+            raise CompressRecError("an in-batch softmax needs at least two training positions, but fewer came: give more events")
+        self.count = -(-len(self.positions) // settings.batch)
+        self.ids = towers.tower_of("item").tokens.ids(side.catalogue.texts, towers.role("item").length)
+
+    def batch(self, number: int) -> Prepared:
+        round_, place = divmod(number, self.count)
+        order = np.random.default_rng((self.seed, round_)).permutation(len(self.positions))
+        chosen = self.positions[order[place * self.settings.batch : (place + 1) * self.settings.batch]]
+        texts = self.side.texts_of(chosen, self.settings.history)
+        ids = self.towers.tower_of("text").tokens.ids(texts, self.towers.role("text").length)
+        users = padded(ids, range(len(ids)))
+        rows = [int(self.side.histories[u][t]) for u, t in chosen.tolist()]
+        items = padded(self.ids, rows)
+        return {
+            "text": (users.ids, users.mask, {}, torch.zeros(0)),
+            "item": (items.ids, items.mask, {}, torch.tensor(rows)),
+        }
