@@ -1,1 +1,1 @@
-"""Formats a variant can leave in, one a file."""
+"""The forms a model can be written in for other programs, one a file; a module put here is found by itself."""
