@@ -112,7 +112,10 @@ def load(settings: Mapping[str, Any]) -> Interactions:
     if settings.get("name") == "planted":
         from compress_rec.planted import planted_from
 
-        return planted_from({key: value for key, value in settings.items() if key not in _SPLIT or key == "seed"}).interactions
+        for key in settings:
+            if key not in ("name", *_PLANTED, *_SPLIT):
+                raise CompressRecError(f"[data] {key} has no meaning for the planted data: remove it")
+        return planted_from(settings).interactions
     if "name" in settings and "interactions" not in settings:
         check_name(settings["name"])
         alien = [key for key in settings if key in _OWN]

@@ -46,9 +46,10 @@ _LEAST_HOUSEHOLDS = 20
 
 def check_name(name: Any) -> None:
     """Refuse a name that is no known set of interactions, with the nearest one."""
-    if name not in _READERS:
+    if not isinstance(name, str) or name not in _READERS:
         raise CompressRecError(
-            f"[data] name = {name!r} is not a known set{nearest(str(name), _READERS)}; for tables of your own, set interactions and items"
+            f"[data] name = {name!r} is not a known set{nearest(str(name), [*_READERS, 'planted'])}; "
+            "for tables of your own, set interactions and items"
         )
 
 

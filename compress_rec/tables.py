@@ -70,6 +70,7 @@ def parse_text(
     quote: ``None`` where a quotation mark is an ordinary character
     typed_header: whether the header is ``name:type``, of which the name is kept
     """
+    text = text.rstrip("\r\n")
     if not text.strip():
         raise CompressRecError(f"{what} is empty, but a table with a header was wanted: give the file that holds the data")
     if len(separator.encode()) != 1:
@@ -91,9 +92,8 @@ def parse_text(
             f"{what} cannot be read as a table with the separator {separator!r} ({reason}): give every row the columns of the header, or "
             "set the file's own separator"
         ) from fault
-    if typed_header:
-        table = table.rename({name: name.partition(":")[0] for name in table.columns})
-    return table
+    plain = [name.partition(":")[0] if typed_header else name.strip() for name in table.columns]
+    return table.rename(dict(zip(table.columns, plain, strict=True))) if len(set(plain)) == len(plain) else table
 
 
 def parse_parquet(raw: bytes, what: str) -> pl.DataFrame:
@@ -111,7 +111,9 @@ def as_text(column: pl.Series) -> pl.Series:
         column = column.cast(pl.List(pl.String)).list.join(" ", ignore_nulls=True)
     elif column.dtype.is_temporal():
         column = column.cast(pl.Datetime("us")).dt.to_string("iso")
-    elif column.dtype.is_float() and bool((column.drop_nulls().is_finite() & (column.drop_nulls().round() == column.drop_nulls())).all()):
+    elif column.dtype.is_float() and bool(
+        ((column.drop_nulls().abs() < 2.0**53) & (column.drop_nulls().round() == column.drop_nulls())).all()
+    ):
         column = column.cast(pl.Int64)
     elif column.dtype.is_nested() or column.dtype == pl.Binary:
         raise CompressRecError(

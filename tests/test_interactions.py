@@ -80,6 +80,18 @@ def test_without_time_the_file_order_stands(own: dict[str, str]) -> None:
     assert data.last_ties == 0.0
 
 
+def test_spaces_in_the_header_blank_lines_at_the_end_and_windows_lines(own: dict[str, str]) -> None:
+    wanted = load(own).event_items.tolist()
+    rewrite(own, "interactions", EVENTS.replace("sku;", " sku ;").replace("\n", "\r\n") + "\r\n\r\n")
+    assert load(own).event_items.tolist() == wanted
+
+
+def test_huge_floats_are_no_ids_of_whole_numbers(own: dict[str, str], tmp_path: Path) -> None:
+    pl.DataFrame({"uid": [1e300, 2.0], "sku": ["a", "b"]}).write_parquet(tmp_path / "e.parquet")
+    asked = {"interactions": str(tmp_path / "e.parquet"), "items": own["items"], "items_separator": ";", "user": "uid", "item": "sku"}
+    assert {float(user) for user in load(asked).users} == {2.0, 1e300}
+
+
 def test_users_are_numbered_in_the_natural_order_of_their_ids(own: dict[str, str]) -> None:
     ids = ["10", "a", "a10", "2", "a2", "02", "b"]
     rewrite(own, "interactions", "uid;sku;ts;stars\n" + "".join(f"{name};a;1;1\n" for name in ids))
@@ -220,6 +232,8 @@ def test_the_default_template_is_every_column_beside_the_id(own: dict[str, str])
 
 REFUSALS = {
     "unknown option": ({"tiem": "ts"}, {}, "[data] has no option 'tiem'; did you mean 'time'?"),
+    "a set that is no name": ({"name": ["ml-100k"], "interactions": None}, {}, "[data] name = ['ml-100k'] is not a known set"),
+    "filtered planted data": ({"name": "planted"}, {}, "has no meaning for the planted data: remove it"),
     "unknown set": ({"name": "ml-10k", "interactions": None}, {}, "[data] name = 'ml-10k' is not a known set; did you mean 'ml-100k'?"),
     "known set and own table": ({"name": "ml-100k", "interactions": None}, {}, "names the known set 'ml-100k' and also 'separator'"),
     "no user": ({"user": None}, {}, "[data] needs 'user' for tables of one's own"),
