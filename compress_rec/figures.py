@@ -24,7 +24,7 @@ def block(report: Report) -> str:
     """Return what goes between the markers: what was compared, the first table, and the sentences that qualify it."""
     parts = [wording.about(report), markdown.glance(report)]
     parts += [text for text in (wording.warm_and_cold(report),) if text]
-    machine = ", ".join(str(report.environment[key]) for key in ("cpu", "isa", "instruction_tier") if report.environment.get(key))
+    machine = ", ".join(str(report.environment[key]) for key in ("cpu", "tier") if report.environment.get(key))
     threads = report.environment.get("threads")
     if machine:
         parts.append(f"Measured on {machine}" + (f", {threads} thread{'s' if threads != 1 else ''}." if threads is not None else "."))

@@ -73,7 +73,7 @@ def _cell(cell: Cell, details: bool) -> str:
         if details and cell.difference:
             text += f"<br>Δ {cell.difference}" + (f"<br>× {cell.ratio}" if cell.ratio else "")
         elif cell.ratio:
-            text += f" ×{cell.ratio.split(' ')[0]}"
+            text += f" (×{cell.ratio.split(' ')[0]})"
         return text + (f"<br>{cell.undefined} undefined" if cell.undefined and details else "")
     if cell.kind == "missing":
         return "not measured"

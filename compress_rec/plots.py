@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,18 @@ from compress_rec.wording import base, figure, headlines, interval, pretty
 
 INK, MUTED, ACCENT, BASELINE = "#1b2733", "#5b6b7a", "#0b6e69", "#a65e00"
 _LARGEST_MARKER = 46.0
+# pixels of the plot's inside on a wide screen, and of its small letters: only where labels go depends on them
+_PLOT_WIDTH, _PLOT_HEIGHT, _LETTER, _LINE = 1120.0, 400.0, 6.3, 14.0
+_PLACES = {
+    "top center": (-0.5, -1),
+    "bottom center": (-0.5, 1),
+    "middle right": (0.0, 0),
+    "middle left": (-1.0, 0),
+    "top right": (0.0, -1),
+    "bottom right": (0.0, 1),
+    "top left": (-1.0, -1),
+    "bottom left": (-1.0, 1),
+}
 
 
 def pareto(report: Report) -> dict[str, Any] | None:
@@ -24,10 +37,9 @@ def pareto(report: Report) -> dict[str, Any] | None:
         return None
     size = next((measure for measure in report.measures if base(measure) == "disk_bytes"), None)
     # the accuracy of the same user tower whose clock is shown, where it was measured
-    accuracy = next(
-        (measure for measure in report.measures if time.partition("role=")[2].startswith("text") and measure == f"{accuracy}[user=text]"),
-        accuracy,
-    )
+    beside = f"{accuracy}[user=text]"
+    if base(time) == "latency" and ("role=" not in time or "role=text" in time) and beside in report.measures:
+        accuracy = beside
     clock, quality = report.summaries(time), report.summaries(accuracy)
     sizes = report.summaries(size) if size is not None else {}
     unit = report.cells[REFERENCE, time].unit if (REFERENCE, time) in report.cells else ""
@@ -45,6 +57,20 @@ def pareto(report: Report) -> dict[str, Any] | None:
         return None
     known = [weight for *_, weight, _ in points if weight is not None]
     largest = max(known, default=1.0)
+    across = [x for _, x, *_ in points]
+    logarithmic = min(across) > 0 and max(across) / min(across) > 10
+    edges = [bound for *_, y, _, _ in points for bound in (y.value, y.low, y.high) if bound is not None]
+    left, right = (math.log(min(across)), math.log(max(across))) if logarithmic else (0.0, max(across))
+    places = label_places(
+        {
+            name: (
+                _PLOT_WIDTH * ((math.log(x) if logarithmic else x) - left) / ((right - left) or 1),
+                _PLOT_HEIGHT * (max(edges) - y.value) / ((max(edges) - min(edges)) or 1),
+                _LARGEST_MARKER / 2 * (weight / largest) ** 0.5 if weight is not None else 4.0,
+            )
+            for name, x, y, weight, _ in points
+        }
+    )
     traces = []
     kinds = {
         "reference": (lambda name: name == REFERENCE, INK, "circle"),
@@ -58,7 +84,7 @@ def pareto(report: Report) -> dict[str, Any] | None:
         error = {
             "type": "data",
             "symmetric": False,
-            "array": [(point[2].high or point[2].value) - point[2].value for point in chosen],
+            "array": [(point[2].high if point[2].high is not None else point[2].value) - point[2].value for point in chosen],
             "arrayminus": [point[2].value - (point[2].low if point[2].low is not None else point[2].value) for point in chosen],
             "thickness": 1,
             "width": 0,
@@ -74,7 +100,7 @@ def pareto(report: Report) -> dict[str, Any] | None:
                 "x": [point[1] for point in chosen],
                 "y": [point[2].value for point in chosen],
                 "text": [point[0] for point in chosen],
-                "textposition": [("top center", "bottom center")[place % 2] for place in range(len(chosen))],
+                "textposition": [places[point[0]] for point in chosen],
                 "textfont": {"size": 11, "color": colour},
                 "hovertext": [point[4] for point in chosen],
                 "hoverinfo": "text",
@@ -99,8 +125,6 @@ def pareto(report: Report) -> dict[str, Any] | None:
         "y": [at[name][1] for name in edge],
     }
     line |= {"line": {"shape": "hv", "dash": "dot", "color": MUTED, "width": 1.5}, "hoverinfo": "skip"}
-    across = [x for _, x, *_ in points]
-    logarithmic = min(across) > 0 and max(across) / min(across) > 10
     x_axis: dict[str, Any] = {"title": {"text": f"{pretty(time)}, {unit} (left is better)"}, "type": "log" if logarithmic else "linear"}
     if not logarithmic:
         x_axis["rangemode"] = "tozero"
@@ -120,6 +144,33 @@ def front(points: Sequence[tuple[str, float, float]]) -> list[str]:
             done.append(name)
             best = gain
     return done
+
+
+def label_places(discs: Mapping[str, tuple[float, float, float]]) -> dict[str, str]:
+    """Return on which side of its disc each name stands, so that names cover as little of each other and of other discs as possible.
+
+    discs: name -> (x, y downwards, radius) in pixels; one name after the other takes the best place that is left
+    """
+    taken: list[tuple[float, float, float, float]] = []
+    done = {}
+    for name, (x, y, radius) in discs.items():
+        width = _LETTER * len(name)
+        options = {}
+        for place, (share, down) in _PLACES.items():
+            start = x + share * width + (radius if share == 0 else -radius if share == -1 else 0) * (0.7 if down else 1)
+            middle = y + down * (radius + _LINE / 2)
+            box = (start, middle - _LINE / 2, start + width, middle + _LINE / 2)
+            others = [(a - r, b - r, a + r, b + r) for other, (a, b, r) in discs.items() if other != name]
+            outside = max(0.0, box[2] - _PLOT_WIDTH - 60) + max(0.0, -box[0])
+            options[place] = sum(_overlap(box, one) for one in taken) * 2 + sum(_overlap(box, one) for one in others) + 50 * outside, box
+        best = min(options, key=lambda place, options=options: options[place][0])  # type: ignore[misc]
+        taken.append(options[best][1])
+        done[name] = best
+    return done
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
+    return max(0.0, min(one[2], other[2]) - max(one[0], other[0])) * max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
 
 
 def spread(report: Report, measure: str) -> dict[str, Any] | None:

@@ -109,15 +109,12 @@ def remarks(report: Report) -> list[str]:
     return list(dict.fromkeys(done))
 
 
-def flat(value: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """Return a nested mapping as (name, text) pairs, in order; empty values are left out."""
-    done: list[tuple[str, str]] = []
-    for key, inner in value.items():
-        name = f"{before}{str(key).replace('_', ' ')}"
-        if isinstance(inner, Mapping):
-            done.append((name, ", ".join(f"{one} {_note(other)}" for one, other in inner.items())))
-        elif inner is not None:
-            done.append((name, _note(inner)))
+def flat(value: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return a nested mapping as (name, text) pairs, in order; what is ``None`` or empty is left out."""
+    done = [
+        (str(key).replace("_", " "), figure(inner, "bytes") if key == "memory" and isinstance(inner, int | float) else _note(inner))
+        for key, inner in value.items()
+    ]
     return [(name, text) for name, text in done if text]
 
 
@@ -169,12 +166,15 @@ def _number(reasons: dict[str, int], reason: str) -> int:
 
 
 def _note(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_note(inner)}" for key, inner in value.items())
+        nested = any(isinstance(inner, Mapping) for inner in value.values())
+        return ("; " if nested else ", ").join(f"{key} {text}" for key, inner in value.items() if (text := _note(inner)))
     if isinstance(value, list | tuple):
         return ", ".join(map(_note, value))
     if isinstance(value, float):
         return f"{value:g}"
-    return str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)

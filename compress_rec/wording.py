@@ -14,7 +14,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Cold items": ("cold_recall", "cold_"),
     "Accuracy": ("ndcg", "recall", "mrr", "hit", "precision", "map"),
     "Same lists": ("overlap", "rank_biased_overlap", "score_", "coverage", "tail_", "gini", "popularity", "churn", "drift"),
-    "Time": ("latency", "throughput", "catalogue_time", "item_time", "time_"),
+    "Time": ("latency", "throughput", "catalogue_time", "online_user_time", "item_time", "time_"),
     "Size": ("disk_bytes", "parameters", "peak_memory", "memory", "index_", "operations"),
     "Explanations": ("attribution_", "faithfulness", "comprehensiveness", "sufficiency", "explanation", "transfer"),
     "Attack": ("exposure", "attack", "lift", "benign", "stuffing"),
@@ -22,7 +22,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 ORDER = ("Accuracy", "Cold items", "Same lists", "Time", "Size", "Explanations", "Attack", "Other")
 ACRONYMS = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP"}
 NAMES = {"disk_bytes": "size on disk"}
-_WARM_BASELINES = ("static average", "static word-piece average", "static")
+# the baseline without a layer, whatever options stand behind its name
+_STATIC = ("static average", "static word-piece average", "static")
 
 
 def base(measure: str) -> str:
@@ -84,11 +85,15 @@ def figure(value: float, unit: str = "", signed: bool = False) -> str:
     sign = "+" if signed and value > 0 else ""
     if unit == "bytes":
         return sign + _scaled(value, 1000.0, ("B", "kB", "MB", "GB", "TB"))
+    if unit == "×":
+        return f"{sign}{_significant(value)}×"
     if unit == "ratio":
         return f"{sign}{value:.3f}" if abs(value) < 100 else sign + _significant(value)
     if unit in ("", "1"):
         if abs(value) >= 1000:
             return sign + _scaled(value, 1000.0, ("", "thousand", "million", "billion")) if abs(value) >= 100_000 else f"{sign}{value:,.0f}"
+        if 0 < abs(value) < 0.001:
+            return f"{sign}{value:.2g}"
         return f"{sign}{value:.4f}" if abs(value) < 1 else sign + _significant(value, 4)
     if unit == "parameters":
         return sign + _scaled(value, 1000.0, ("", "thousand", "million", "billion"))
@@ -194,7 +199,7 @@ def warm_and_cold(report: Report) -> str | None:
     """Return what warm and cold items say about a static word average beside the model, or ``None`` where that was not measured."""
     heads = headlines(report)
     warm, cold = heads.get("Accuracy"), heads.get("Cold items")
-    static = next((name for name in report.variants if name in report.baselines and _known(name) in _WARM_BASELINES), None)
+    static = next((name for name in report.variants if name in report.baselines and _known(name) in _STATIC), None)
     if warm is None or cold is None or static is None:
         return None
     ours, theirs = report.summaries(warm), report.summaries(cold)
@@ -274,13 +279,14 @@ def _users(report: Report, measure: str) -> int:
 
 
 def _known(name: str) -> str:
-    return re.sub(r"[\s_]+", " ", name.lower()).strip()
+    return re.sub(r"[\s_]+", " ", name.partition("[")[0].lower()).strip()
 
 
 def _significant(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
-    text = f"{value:.{digits}g}"
+    # trailing zeros are digits too, except of a whole number
+    text = f"{value:.{digits}g}" if value == round(value) else f"{value:#.{digits}g}".rstrip(".")
     if "e" in text:
         text = f"{value:,.0f}" if abs(value) >= 1 else f"{value:.1e}"
     return text

@@ -37,7 +37,7 @@ KINDS: tuple[tuple[str, str, str, str], ...] = (
     ("parameters", "", "lower", "only"),
     ("faithfulness", "", "higher", "mean"),
     ("attribution_agreement", "", "higher", "mean"),
-    ("exposure_lift", "", "neither", "mean"),
+    ("exposure_lift", "×", "neither", "mean"),
     ("unheard_of", "furlongs", "neither", "mean"),
 )
 
@@ -114,8 +114,16 @@ def _samples(
 
 def _environment() -> dict[str, Any]:
     versions = {"compress_rec": "0.1.0", "torch": "2.13.0", "python": "3.11.7"}
-    ops = {"cosine_top_k": "avx2", "int8_linear": "reference"}
-    return {"cpu": "an invented CPU", "instruction_tier": "avx2", "threads": 1, "commit": "0123abc", "versions": versions, "ops": ops}
+    ops = {"cosine_top_k": {"backend": "avx2", "fallback": None}, "int8_linear": {"backend": "reference", "fallback": "no compiled kernel"}}
+    return {
+        "cpu": "an invented CPU",
+        "tier": "avx2",
+        "memory": 8_000_000_000,
+        "threads": 1,
+        "commit": "0123abc",
+        "versions": versions,
+        "ops": ops,
+    }
 
 
 def _extras(generator: np.random.Generator) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def test_every_variant_and_measure_is_shown(report: Report, reading: Reading) ->
     assert str(wording.warm_and_cold(report)) in reading.text
     assert "the history of <every> user was empty" in reading.text
     assert "an invented CPU" in reading.text
-    assert "cosine_top_k avx2" in reading.text
+    assert "cosine_top_k backend avx2; int8_linear backend reference, fallback no compiled kernel" in reading.text
+    assert "8 GB" in reading.text
 
 
 def test_page_and_json_lines_show_the_same_figures(report: Report, reading: Reading, tmp_path: Path) -> None:
@@ -146,6 +147,16 @@ def test_the_plots_hold_what_was_measured(report: Report, reading: Reading) -> N
 def test_the_front_is_what_nothing_beats() -> None:
     points = [("slow", 9.0, 0.9), ("fast", 1.0, 0.5), ("beaten", 3.0, 0.4), ("good", 2.0, 0.8), ("tied", 2.0, 0.7)]
     assert plots.front(points) == ["fast", "good", "slow"]
+
+
+def test_labels_keep_out_of_each_other() -> None:
+    alone = plots.label_places({"one": (200.0, 200.0, 10.0)})
+    assert alone == {"one": "top center"}
+    # the second one would write over the first one's name, the third over the first one's disc
+    crowded = plots.label_places({"one-name": (200.0, 200.0, 10.0), "two-name": (210.0, 200.0, 10.0), "three-name": (205.0, 224.0, 8.0)})
+    assert len(set(crowded.values())) == 3
+    edge = plots.label_places({"a-very-long-name-indeed": (1.0, 100.0, 5.0)})
+    assert edge["a-very-long-name-indeed"].endswith("right")
 
 
 def test_without_measurements_there_is_nothing_to_see() -> None:
