@@ -29,7 +29,7 @@ Kind = Literal["variant", "baseline"]
 class Row:
     """One measure of one variant.
 
-    steps: how the variant was made, as a study file writes it
+    steps: how the variant was made, as a study file writes it: names or tables (``Step.to_json``)
     samples: ``None`` where the measure failed (``failure`` says why) or has no meaning for this variant (``not_applicable`` says why)
     summary: how the samples are condensed (see ``Measure.summary``)
     kind: baselines stand apart from variants

@@ -127,7 +127,7 @@ def steps_text(steps: Sequence[Any]) -> str:
         if isinstance(step, Mapping):
             options = dict(step)
             name = str(options.pop("recipe", options.pop("name", "")))
-            shown = ", ".join(f"{key} {value}" for key, value in options.items())
+            shown = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
             done.append(f"{name} ({shown})" if shown and name else name or shown)
         elif isinstance(step, list | tuple):
             done.append(" on ".join(map(str, step)))

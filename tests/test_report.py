@@ -225,6 +225,11 @@ def test_figures_are_read_as_a_reader_wants_them() -> None:
     assert wording.pretty("ndcg@10[user=text]") == "NDCG@10 (text)"
 
 
+def test_steps_read_like_a_plan() -> None:
+    steps = ({"recipe": "factorize", "kept": 0.5, "only": None, "tower": "user"}, "quantize_int8")
+    assert wording.steps_text(steps) == "factorize (kept 0.5, tower user), then quantize_int8"
+
+
 def test_two_reports_are_compared_over_shared_users() -> None:
     before = Report({}, (small((0.0, 1.0, 1.0)), small((1.0,), "gone")))
     after = Report({}, (small((1.0, 1.0)),))
