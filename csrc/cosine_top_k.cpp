@@ -132,6 +132,10 @@ std::tuple<Tensor, Tensor> cosine_top_k(const Tensor& given_queries, const Tenso
     const int64_t bad_query = unit_rows_avx2(queries.const_data_ptr<float>(), query_count, width, padded_width, unit.data());
     if (bad_query != kNoRow) refuse_row("queries", queries.const_data_ptr<float>(), bad_query, width);
 
+    for (int64_t i = 0; query_count == 0 && i < item_count * width; ++i) {  // no score will betray a bad item
+        if (!std::isfinite(item_data[i])) refuse_row("items", item_data, i / width, width);
+    }
+
     Tensor scores = torch::stable::new_empty(queries, {query_count, k});
     Tensor ids = torch::stable::new_empty(queries, {query_count, k}, ScalarType::Long);
 

@@ -136,6 +136,10 @@ COSINE = Owed(
             ),
             "cosine_top_k: items must be finite, but inf in row 29 came; drop or repair that row",
         ),
+        "nan item without queries": (
+            lambda: (rand(0, 4), rand(3, 4).index_fill(0, torch.tensor([2]), math.nan), 1),
+            "cosine_top_k: items must be finite, but nan in row 2 came; drop or repair that row",
+        ),
         "half an exclusion": (
             lambda: (rand(1, 4), rand(3, 4), 1, torch.tensor([1])),
             "cosine_top_k: exclude_offsets must be given with its partner, but only one of exclude and exclude_offsets came; "
