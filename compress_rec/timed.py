@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from compress_rec.trial import Ranker, Trial
 
 Clock = Literal["cpu", "wall"]
-# calls before the first one that counts: they allocate, and the first one is always slow
-WARM_CALLS = 2
+# calls before the first one that counts, which allocate and are always slow
+WARM_CALLS = 1
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ class AttributeRidge(Baseline):
     """Ridge regression from item attributes to the id teacher's item and behaviour vectors, learned on the warm items.
 
     The attributes are the words of the columns that sort items into groups (genres, brand, department) and years with their decades, as a
-    multi-hot table. It ranks cold items from their attributes, without reading a title: a text model that does no better on them
-    has not understood the text. All rows are predictions, the warm ones too, so that the whole table is what attributes can say; with
-    ``warm = "teacher"`` the warm rows are the teacher's own, as one would serve it beside a lookup table.
+    multi-hot table. It ranks cold items from their attributes, without reading a title: a text model that does no better on them has
+    not understood the text. All rows are predictions, the warm ones too, so that the whole table is what attributes can say; with
+    ``warm = "teacher"`` the warm rows are the teacher's own, as one would serve it beside a lookup table. (Predictions lie near the middle
+    of the teacher's vectors and get larger cosines than these, so that cold items then crowd the lists: read ``cold_rank`` with care.)
 
     An item weighs as much as it was used in training, since the teacher's vectors of little-used items are mostly noise. The penalty is the
     one of ``PENALTIES`` with the least weighted leave-one-out error, in closed form. The features are centred, the intercept is free.

@@ -46,5 +46,8 @@ class ColdRecall(Measure):
             tied = (row[None, :] == relevant[:, None]).sum(1).double()
             chance = ((self.k - better) / tied).clamp(0, 1)
             values.append(float(chance.sum()) / min(self.k, len(answers)))
-        notes = {"cold_items": len(columns), "chance": min(1.0, self.k / len(columns))}
+        # a random order finds k of the cold items' share of the relevant ones; divided as above, this is more where k are fewer than these
+        reachable = [len(answers) / min(self.k, len(answers)) for answers in trial.cold_answers]
+        chance = min(1.0, self.k / len(columns)) * sum(reachable) / len(reachable)
+        notes = {"cold_items": len(columns), "chance": chance}
         return Samples(tuple(values), {"user": trial.cold_users}, trial.seed, notes)

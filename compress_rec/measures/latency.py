@@ -23,7 +23,7 @@ class Latency(TimedMeasure):
     name: ClassVar[str] = "latency"
     role: str = "text"
     batch: int = 1
-    repeats: int = 100
+    repeats: int = 80
     clock: Clock = "cpu"
 
     def work(self, ranker: Ranker, trial: Trial) -> Work:

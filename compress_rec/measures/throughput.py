@@ -24,7 +24,7 @@ class Throughput(TimedMeasure):
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     role: str = "text"
     batch: int = 32
-    repeats: int = 5
+    repeats: int = 3
     clock: Clock = "cpu"
 
     def work(self, ranker: Ranker, trial: Trial) -> Work:
