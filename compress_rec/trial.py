@@ -160,7 +160,8 @@ class Trial:
     cold_answers: tuple[tuple[int, ...], ...] = ()
     reference: Ranker | None = None
     seed: int = 0
-    _kept: weakref.WeakKeyDictionary[Ranker, dict[Any, Any]] = field(default_factory=weakref.WeakKeyDictionary, repr=False)
+    # not copied by dataclasses.replace: what was made for other users or another seed must not be handed on
+    _kept: weakref.WeakKeyDictionary[Ranker, dict[Any, Any]] = field(default_factory=weakref.WeakKeyDictionary, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.users:
@@ -186,7 +187,7 @@ class Trial:
 
     def against(self, reference: Ranker) -> Trial:
         """Return the same trial with ``reference`` as the uncompressed model."""
-        return replace(self, reference=reference, _kept=weakref.WeakKeyDictionary())
+        return replace(self, reference=reference)
 
     def once(self, ranker: Ranker, key: Any, make: Callable[[], Any]) -> Any:
         """Return what ``make`` made for this ranker and key, making it at the first call."""
