@@ -93,8 +93,11 @@ def test_events_that_cancel_stand_as_the_empty_set():
     np.testing.assert_allclose(embeddings[0b111], [0, 1])
 
 
-def test_shapley_values_equal_shaps_exact_explainer():
-    shap = pytest.importorskip("shap", reason="shap is not installed: the check against its exact explainer cannot run")
+def test_shapley_values_equal_shaps_exact_explainer(monkeypatch):
+    # compiling shap's loops takes far longer than running them as plain Python
+    monkeypatch.setattr("numba.config.DISABLE_JIT", True)
+    import shap
+
     game = MaskGame(table(3, 10, 32), np.random.default_rng(4).normal(size=(3, 32)))
     masker = shap.maskers.Independent(np.zeros((1, 10)), max_samples=1)
     found = shap.ExactExplainer(game, masker)(np.ones((1, 10)), max_evals=2**10).values[0]

@@ -27,7 +27,8 @@ class AttributionAgreement(Measure):
     either side gives every unit the same attribution.
 
     k: reasons compared; items: explained recommendations a user; explainer: which explanations, drawn anew for the variant where
-    they are random, so that the reference against itself then shows the explainer's own noise; sample: at most so many users
+    they are random, so that the reference against itself then shows the explainer's own noise; readout: ``margin`` or ``cosine``;
+    sample: at most so many users, drawn by the seed
 
     Source: Krishna et al., The Disagreement Problem in Explainable ML, 2022 (feature agreement), corrected for chance.
     """

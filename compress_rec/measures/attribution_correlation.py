@@ -24,8 +24,8 @@ class AttributionCorrelation(Measure):
     Values: one a user, the mean over the items. Undefined (``None``) where the history has fewer than two units, and for an item to which
     either side gives every unit the same attribution.
 
-    items: explained recommendations a user; explainer: which explanations, drawn anew for the variant where they are random; sample: at
-    most so many users
+    items: explained recommendations a user; explainer: which explanations, drawn anew for the variant where they are random; readout:
+    ``margin`` or ``cosine``; sample: at most so many users, drawn by the seed
     """
 
     name: ClassVar[str] = "attribution_correlation"
