@@ -1,1 +1,11 @@
 """Compress BERT recommenders and measure what each compression costs."""
+
+from compress_rec.errors import CompressRecError
+
+__version__ = "0.1.0"
+
+from compress_rec.index import CosineIndex
+from compress_rec.op import backend
+from compress_rec.variant import Variant, compress, load
+
+__all__ = ["CompressRecError", "CosineIndex", "Variant", "backend", "compress", "load"]

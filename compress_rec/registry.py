@@ -62,7 +62,7 @@ class Registry(Generic[T]):
         else:
             raise CompressRecError(f"a {self.noun} is a name or a table of options, but {spec!r} came")
         cls = self.find(name)
-        return cls(**_checked(options, cls, f"{self.noun} '{name}'"))
+        return cls(**checked(options, cls, f"{self.noun} '{name}'"))
 
     def cards(self) -> Mapping[str, str]:
         """Return the first line of every class's docstring."""
@@ -109,7 +109,7 @@ def _value(text: str) -> Any:
     return {"true": True, "false": False, "True": True, "False": False, "None": None}.get(text, text)
 
 
-def _checked(options: Mapping[str, Any], cls: type, what: str) -> dict[str, Any]:
+def checked(options: Mapping[str, Any], cls: type, what: str) -> dict[str, Any]:
     hints = get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
     done: dict[str, Any] = {}

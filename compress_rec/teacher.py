@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from compress_rec.errors import CompressRecError
 
-
 CHUNK = 16
 
 

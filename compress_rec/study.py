@@ -1,0 +1,178 @@
+"""A study file: which data, which model, which plans and which measures, readable by someone who knows no Python."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from compress_rec import verdict
+from compress_rec.baseline import BASELINES, Baseline
+from compress_rec.errors import CompressRecError, nearest
+from compress_rec.measure import Measure
+from compress_rec.measure import build as build_measures
+from compress_rec.recipe import Step, read_plan
+from compress_rec.registry import checked
+from compress_rec.report import REFERENCE
+from compress_rec.teacher import TeacherSettings
+from compress_rec.training import FitSettings
+
+T = TypeVar("T")
+TABLES = (
+    "name",
+    "title",
+    "seed",
+    "threads",
+    "data",
+    "model",
+    "teacher",
+    "fit",
+    "lesson",
+    "baselines",
+    "variants",
+    "measures",
+    "show",
+    "gates",
+    "budget",
+)
+STATIONS = ("data", "fit", "variants", "measures", "report")
+ZERO_SHOT, STATIC_AVERAGE = "zero-shot", "static average"
+DEFAULT_MEASURES = (
+    "ndcg@10",
+    "recall@10",
+    "cold_recall@10",
+    "overlap@10",
+    "latency",
+    "disk_bytes",
+    "faithfulness",
+    "exposure",
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study file says, checked.
+
+    data: the ``[data]`` table, read by ``interactions.load`` and ``split.split_from``; model: ``name`` of a known set or ``path`` of a folder;
+    fine_tune: whether the model is fine-tuned at all; histories: history texts that recipes learn from; tables: baselines without a text
+    encoder; zero_shot, static_average: baselines with one; plans: variant -> steps; show: users whose explanations the page shows;
+    budget: CPU minutes a station, printed beside what it took
+    """
+
+    name: str
+    title: str
+    seed: int
+    threads: int
+    data: Mapping[str, Any]
+    model: Mapping[str, Any]
+    teacher: TeacherSettings
+    fit: FitSettings
+    fine_tune: bool
+    histories: int
+    tables: tuple[Baseline, ...]
+    zero_shot: bool
+    static_average: bool
+    plans: Mapping[str, tuple[Step, ...]]
+    measures: tuple[Measure, ...]
+    show: int
+    gates: Mapping[str, Any]
+    budget: Mapping[str, float]
+
+
+def read(path: Path | str) -> Study:
+    """Read and check a study file before any long work begins; whatever cannot be used is refused in one sentence."""
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as fault:
+        raise CompressRecError(f"the study file {path} does not exist: check the path; studies/demo.toml is one to start from") from fault
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+        raise CompressRecError(f"the study file {path} cannot be read as TOML ({fault}): mend that place") from fault
+    return parse(table, path.stem)
+
+
+def parse(table: Mapping[str, Any], name: str = "study") -> Study:
+    """Check what ``read`` found in a file."""
+    for key in table:
+        if key not in TABLES:
+            raise CompressRecError(f"a study file has no part '{key}'{nearest(key, TABLES)}")
+    if "data" not in table:
+        raise CompressRecError('the study file has no [data]: name a known set, such as name = "ml-100k", or tables of your own')
+    for part in ("data", "model", "teacher", "fit", "lesson", "baselines", "variants", "measures", "gates", "budget"):
+        if not isinstance(table.get(part, {}), Mapping):
+            raise CompressRecError(f"[{part}] of the study file must be a table, but {table[part]!r} came")
+    fit = dict(table.get("fit", {}))
+    fine_tune = fit.pop("fine_tune", True)
+    if not isinstance(fine_tune, bool):
+        raise CompressRecError(f"'fine_tune' of [fit] must be true or false, but {fine_tune!r} came")
+    chosen = _options(table.get("baselines", {}), "baselines", {"tables": list, "zero_shot": bool, "static_average": bool})
+    lesson = _options(table.get("lesson", {}), "lesson", {"histories": int})
+    taken = _options(table.get("measures", {}), "measures", {"take": list})
+    budget = _options(table.get("budget", {}), "budget", dict.fromkeys(STATIONS, float))
+    gates = dict(table.get("gates", {}))
+    verdict.parse(gates)
+    return Study(
+        name=_plain(table, "name", str, name),
+        title=_plain(table, "title", str, ""),
+        seed=_plain(table, "seed", int, 0),
+        threads=_plain(table, "threads", int, 0),
+        data=dict(table["data"]),
+        model=_model(table.get("model", {"name": "minilm-l6"})),
+        teacher=_settings(table.get("teacher", {}), TeacherSettings, "teacher"),
+        fit=_settings(fit, FitSettings, "fit"),
+        fine_tune=fine_tune,
+        histories=lesson.get("histories", 512),
+        tables=tuple(BASELINES.build(spec) for spec in chosen.get("tables", ["popularity", "id_lookup", "attribute_ridge"])),
+        zero_shot=chosen.get("zero_shot", True),
+        static_average=chosen.get("static_average", True),
+        plans=_plans(table.get("variants", {})),
+        measures=build_measures(taken.get("take", DEFAULT_MEASURES)),
+        show=_plain(table, "show", int, 3),
+        gates=gates,
+        budget=budget,
+    )
+
+
+def _plain(table: Mapping[str, Any], key: str, kind: type[T], default: T) -> T:
+    value = table.get(key, default)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise CompressRecError(f"'{key}' of the study file must be of type {kind.__name__}, but {value!r} came")
+    return value
+
+
+def _options(table: Mapping[str, Any], part: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    for key, value in table.items():
+        if key not in kinds:
+            raise CompressRecError(f"[{part}] has no option '{key}'{nearest(key, kinds)}")
+        wanted = (int, float) if kinds[key] is float else kinds[key]
+        if not isinstance(value, wanted) or (isinstance(value, bool) and kinds[key] is not bool):
+            raise CompressRecError(f"'{key}' of [{part}] must be of type {kinds[key].__name__}, but {value!r} came")
+    return dict(table)
+
+
+def _settings(table: Mapping[str, Any], cls: type[T], part: str) -> T:
+    return cls(**checked(table, cls, f"[{part}]"))
+
+
+def _model(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    done = _options(table, "model", {"name": str, "path": str})
+    if len(done) != 1:
+        raise CompressRecError('[model] needs either name = "minilm-l6" or path = "folder of a model", one of them')
+    return done
+
+
+def _plans(table: Mapping[str, Any]) -> dict[str, tuple[Step, ...]]:
+    plans = {}
+    for name, plan in table.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+            raise CompressRecError(f"the variant's name '{name}' becomes a folder: use letters, digits, '.', '_', '+' and '-'")
+        if name in (REFERENCE, ZERO_SHOT, STATIC_AVERAGE):
+            raise CompressRecError(f"the variant's name '{name}' is taken by a row of every report: choose another")
+        try:
+            plans[name] = read_plan(plan if isinstance(plan, list) else [plan])
+        except CompressRecError as refusal:
+            raise CompressRecError(f"the plan of the variant '{name}' cannot be used: {refusal}") from refusal
+    return plans
