@@ -178,11 +178,8 @@ def pooled_tables(ranker: Ranker, trial: Trial) -> Callable[[int], tuple[PooledT
         history = trial.histories[user]
         units = units_of(history)
         ages = len(history) - 1 - np.arange(len(history))
-        weights = (
-            np.ones(len(history))
-            if fading is None
-            else np.where(ages < len(fading), np.append(fading, 0.0)[np.minimum(ages, len(fading))], 0.0)
-        )
+        # what lies further back than the weights reach does not count
+        weights = np.ones(len(history)) if fading is None else np.append(fading, 0.0)[np.minimum(ages, len(fading))]
         shares = weights[:, None] * vectors[list(history)] if history else np.zeros((0, vectors.shape[1]))
         parts = np.array([shares[list(unit)].sum(0) for unit in units]).reshape(len(units), vectors.shape[1])
         return PooledTable(empty, parts), units
