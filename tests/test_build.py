@@ -24,7 +24,7 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "README.md").write_text("compress_rec")
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
     (tmp_path / "compress_rec").mkdir()
-    (tmp_path / "compress_rec" / "__init__.py").write_text("")
+    shutil.copy(ROOT / "compress_rec" / "__init__.py", tmp_path / "compress_rec")
     (tmp_path / "compress_rec" / "_C.stale.so").write_text("")
     return tmp_path
 
