@@ -35,6 +35,7 @@ class FitSettings:
     learning_rate: of the encoder; head_learning_rate: of heads and temperature; warmup: share of the steps; patience: evaluations without a
     better validation figure before stopping; dimensions: of the vectors; history: titles in a history's text; item_length, text_length:
     tokens; train_words: whether the word pieces' vectors learn too; kept still, unseen words keep their place beside the seen ones;
+    token_dropout: share of an item's word pieces left out at random, so that no single title word is learned by heart;
     mixed_precision: ``no``, ``fp16`` or ``bf16``, as accelerate takes it
     """
 
@@ -57,6 +58,7 @@ class FitSettings:
     item_length: int = 32
     text_length: int = 96
     train_words: bool = False
+    token_dropout: float = 0.0
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
 
 
@@ -256,13 +258,22 @@ class _TeacherBatches:
         round_, place = divmod(number, self.count)
         order = torch.randperm(len(self.warm), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + round_))
         rows = self.warm[order[place * self.settings.batch : (place + 1) * self.settings.batch]]
-        items = padded(self.ids, rows.tolist())
+        items = padded([self._thinned(self.ids[row], number * len(self.ids) + row) for row in rows.tolist()], range(len(rows)))
         # the root of the count: popular items matter more, but must not drown the tail that cold items resemble
         weights = self.side.catalogue.uses[rows].float().sqrt()
         made = {"item": (items.ids, items.mask, {"item": self.teacher.items[rows], "behaviour": self.teacher.behaviours[rows]}, weights)}
         if self.settings.histories and len(self.positions):
             made["text"] = self._histories(number)
         return made
+
+    def _thinned(self, ids: list[int], draw: int) -> list[int]:
+        """Leave out some word pieces, but neither the first nor the last one, which are special."""
+        rate = self.settings.token_dropout
+        if not rate or len(ids) < 4:
+            return ids
+        keep = np.random.default_rng((self.seed, draw)).random(len(ids) - 2) >= rate
+        inner = [piece for piece, kept in zip(ids[1:-1], keep, strict=True) if kept]
+        return [ids[0], *(inner or ids[1:-1]), ids[-1]]
 
     def _histories(self, number: int) -> tuple[Tensor, Tensor, Mapping[str, Tensor], Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 7_368_787 + number)
