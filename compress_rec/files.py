@@ -16,11 +16,12 @@ from compress_rec.errors import CompressRecError
 def new_file(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to ``path`` when the block ends well, remove it otherwise."""
     goal = Path(path)
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{goal.name}.", dir=goal.parent)
-    os.close(handle)
-    aside = Path(name)
-    aside.chmod(0o644)
+    with _disk_faults(goal):
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{goal.name}.", dir=goal.parent)
+        os.close(handle)
+        aside = Path(name)
+        aside.chmod(0o644)
     try:
         with _disk_faults(goal):
             yield aside
@@ -33,21 +34,38 @@ def new_file(path: Path | str) -> Iterator[Path]:
 def new_folder(path: Path | str) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; it takes the place of ``path`` when the block ends well, and is removed otherwise."""
     goal = Path(path)
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{goal.name}.", dir=goal.parent))
-    aside.chmod(0o755)
+    with _disk_faults(goal):
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{goal.name}.", dir=goal.parent))
+        aside.chmod(0o755)
     try:
         with _disk_faults(goal):
             yield aside
             if goal.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{goal.name}.old.", dir=goal.parent))
-                os.replace(goal, old / goal.name)
-                os.replace(aside, goal)
-                shutil.rmtree(old)
+                _swap(aside, goal)
             else:
                 os.replace(aside, goal)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _swap(aside: Path, goal: Path) -> None:
+    """Put ``aside`` in the place of ``goal`` and remove what was there; where that fails, ``goal`` is as it was."""
+    old = Path(tempfile.mkdtemp(prefix=f".{goal.name}.old.", dir=goal.parent))
+    moved = old / goal.name
+    try:
+        os.replace(goal, moved)
+        try:
+            os.replace(aside, goal)
+        except BaseException:
+            os.replace(moved, goal)
+            raise
+    except BaseException:
+        # an empty folder only: what could not be put back is never removed
+        with contextlib.suppress(OSError):
+            old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager

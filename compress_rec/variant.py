@@ -72,6 +72,10 @@ class Variant:
     def save(self, folder: Path | str) -> Path:
         """Write the variant to a folder, all of it or nothing: configuration, tensors, steps, tokenizers and golden vectors."""
         folder = Path(folder)
+        if folder.exists() and not (folder / "tensors.safetensors").exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise CompressRecError(
+                f"{folder} holds something else than a saved variant and was left as it is: name a new or an empty folder"
+            )
         config = {
             "compress_rec": SCHEMA,
             "name": self.name,
@@ -131,8 +135,8 @@ class Variant:
             worst = float((self.encode(texts, role) * vectors).sum(-1).min())
             if not worst >= GOLDEN_COSINE:
                 raise CompressRecError(
-                    f"the variant in {folder} does not do what it did when it was saved: in the role '{role}' a golden text has cosine {worst:.6f}, "
-                    f"at least {GOLDEN_COSINE} was wanted; copy or save it again"
+                    f"the variant in {folder} does not do what it did when it was saved: in the role '{role}' a golden text has cosine "
+                    f"{worst:.6f}, at least {GOLDEN_COSINE} was wanted; copy or save it again"
                 )
 
 
