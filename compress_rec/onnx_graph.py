@@ -48,7 +48,7 @@ class Graph:
 
     def constant(self, name: str, value: npt.NDArray[Any]) -> str:
         """Add a constant under its own name and return that."""
-        self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        self._constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         self.bytes += value.nbytes
         return name
 
