@@ -334,7 +334,7 @@ def _static_average(bench: Bench, data: Data, models: Models, raw: Variant) -> M
         patience=2,
         learning_rate=5e-3,
         dropout=0.0,
-        train_words=True,
+        word_learning_rate=5e-3,
         histories=study.fit.batch,
         batch=128,
     )

@@ -34,7 +34,7 @@ class FitSettings:
     as many as the passes need; batch: items a step; histories: history texts a step (teacher); accumulate: batches an optimiser step;
     learning_rate: of the encoder; head_learning_rate: of heads and temperature; warmup: share of the steps; patience: evaluations without a
     better validation figure before stopping; dimensions: of the vectors; history: titles in a history's text; item_length, text_length:
-    tokens; train_words: whether the word pieces' vectors learn too; kept still, unseen words keep their place beside the seen ones;
+    tokens; word_learning_rate: of the word pieces' vectors, 0 keeps them still;
     token_dropout: share of an item's word pieces left out at random, so that no single title word is learned by heart;
     mixed_precision: ``no``, ``fp16`` or ``bf16``, as accelerate takes it
     """
@@ -57,7 +57,7 @@ class FitSettings:
     history: int = 6
     item_length: int = 32
     text_length: int = 96
-    train_words: bool = False
+    word_learning_rate: float = 0.0
     token_dropout: float = 0.0
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
 
@@ -119,7 +119,10 @@ def with_heads(towers: Towers, settings: FitSettings, seed: int) -> Towers:
 
 
 class _Objective(nn.Module):
-    """The loss as a module, so that accelerate can wrap it whole. A batch: role -> (ids, mask, targets, weights), targets empty for softmax."""
+    """The loss as a module, so that accelerate can wrap it whole.
+
+    A batch: role -> (ids, mask, targets, weights), targets empty for softmax.
+    """
 
     def __init__(self, tower: Tower, roles: Mapping[str, Role], method: str) -> None:
         super().__init__()
@@ -175,7 +178,7 @@ def fit(
     name = student.role("item").tower
     tower = student.towers[name]
     tower.encoder.set_dropout(settings.dropout)
-    tower.encoder.embeddings["words"].requires_grad_(settings.train_words)
+    tower.encoder.embeddings["words"].requires_grad_(settings.word_learning_rate > 0)
     objective = _Objective(tower, student.roles, settings.method)
     batches = _TeacherBatches(student, side, teacher, settings, seed) if teacher and settings.method == "teacher" else None
     source = batches or _SoftmaxBatches(student, side, settings, seed)
@@ -221,11 +224,14 @@ def _slope(step: int, steps: int, warmup: float) -> float:
 
 
 def _optimizer(objective: _Objective, settings: FitSettings) -> torch.optim.Optimizer:
-    encoder = [parameter for parameter in objective.tower.encoder.parameters() if parameter.requires_grad]
+    words = [parameter for parameter in objective.tower.encoder.embeddings["words"].parameters() if parameter.requires_grad]
+    encoder = [p for p in objective.tower.encoder.parameters() if p.requires_grad and not any(p is word for word in words)]
     heads = [*objective.tower.heads.parameters()]
     groups = [
         {"params": [p for p in encoder if p.ndim > 1], "lr": settings.learning_rate, "weight_decay": settings.weight_decay},
         {"params": [p for p in encoder if p.ndim <= 1], "lr": settings.learning_rate, "weight_decay": 0.0},
+        # without decay: the vectors of pieces that no text uses have no gradient and must stay where they are
+        {"params": words, "lr": settings.word_learning_rate, "weight_decay": 0.0},
         {"params": heads, "lr": settings.head_learning_rate, "weight_decay": settings.weight_decay},
         {"params": [objective.log_scale], "lr": settings.head_learning_rate, "weight_decay": 0.0},
     ]
@@ -261,7 +267,8 @@ class _TeacherBatches:
         items = padded([self._thinned(self.ids[row], number * len(self.ids) + row) for row in rows.tolist()], range(len(rows)))
         # the root of the count: popular items matter more, but must not drown the tail that cold items resemble
         weights = self.side.catalogue.uses[rows].float().sqrt()
-        made = {"item": (items.ids, items.mask, {"item": self.teacher.items[rows], "behaviour": self.teacher.behaviours[rows]}, weights)}
+        targets: Mapping[str, Tensor] = {"item": self.teacher.items[rows], "behaviour": self.teacher.behaviours[rows]}
+        made = {"item": (items.ids, items.mask, targets, weights)}
         if self.settings.histories and len(self.positions):
             made["text"] = self._histories(number)
         return made
