@@ -1,7 +1,7 @@
 """Variants of a run side by side: milliseconds a request, NDCG@10 and size against the reference.
 
-One item a variant, clocked by pytest-benchmark on one thread: a request is one history as text through the role ``text``, the literal two-tower
-form. The accuracy and size beside it come from the run's report; where no run is at hand, a small one is made from planted data.
+One item a variant, clocked by pytest-benchmark on one thread: a request is one history as text through the role ``text``, the literal
+two-tower form. The accuracy and size beside it come from the run's report; where no run is at hand, a small one is made from planted data.
 Unit: seconds of wall time as pytest-benchmark prints them; the table at the end gives the median in milliseconds of all variants from one
 interleaved run, its ratio to the reference, NDCG@10 and megabytes.
 """

@@ -1,8 +1,8 @@
 """BERT in one file: a configuration and tensors, nothing else.
 
 The configuration is per layer (heads, head width, neurons) and per weight (its format), so that dropping layers, pruning heads, factorising
-and quantising are one kind of thing: another configuration with other tensors. Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional
-Transformers for Language Understanding".
+and quantising are one kind of thing: another configuration with other tensors. Devlin et al. 2019, "BERT: Pre-training of Deep
+Bidirectional Transformers for Language Understanding".
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class LayerShape:
 class EncoderConfig:
     """The shape of an encoder and the format of each weight.
 
-    vocabulary: word pieces; positions: longest text in tokens, 0 for an encoder without positions; token_types: 0 for none; width: numbers a
-    token; epsilon: of the layer norms; activation: of the feed-forward middle; layers: one shape a layer, first to last; embedding_norm:
-    whether the summed embeddings pass a layer norm; formats: weight name -> format, absent means dense; shared: name -> format of the weights
-    that several places use.
+    vocabulary: word pieces; positions: longest text in tokens, 0 for an encoder without positions; token_types: 0 for none; width: numbers
+    a token; epsilon: of the layer norms; activation: of the feed-forward middle; layers: one shape a layer, first to last;
+    embedding_norm: whether the summed embeddings pass a layer norm; formats: weight name -> format, absent means dense; shared: name ->
+    format of the weights that several places use.
     """
 
     vocabulary: int
@@ -109,12 +109,20 @@ class EncoderConfig:
 class Layer(nn.Module):
     """One transformer layer with the norm behind each half, as in the original BERT."""
 
+    query: Form
+    key: Form
+    value: Form
+    output: Form
+    up: Form
+    down: Form
+
     def __init__(self, config: EncoderConfig, number: int, tensors: Mapping[str, Tensor], shared: Mapping[str, Form]) -> None:
         super().__init__()
         self.shape, self.epsilon = config.layers[number], config.epsilon
         if config.activation not in ACTIVATIONS:
             raise CompressRecError(
-                f"the activation '{config.activation}' is not known to the encoder: known are {', '.join(ACTIVATIONS)}; use a model with one of them"
+                f"the activation '{config.activation}' is not known to the encoder: known are {', '.join(ACTIVATIONS)}; "
+                "use a model with one of them"
             )
         self.activate = ACTIVATIONS[config.activation]
         for part in (*ATTENTION, *FEED_FORWARD):

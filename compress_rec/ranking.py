@@ -15,7 +15,8 @@ def top_k(users: Tensor, items: Tensor, k: int, exclude: Sequence[Sequence[int]]
 
     users: (users, dimensions) float32; items: (items, dimensions) float32
     exclude: item indexes a user, usually the history
-    returns: scores (users, k) float32 and ids (users, k) int64, best first, ties by the smaller id; score -inf and id -1 where fewer are left
+    returns: scores (users, k) float32 and ids (users, k) int64, best first, ties by the smaller id; score -inf and id -1 where fewer are
+    left
     """
     if users.shape[-1] != items.shape[-1]:
         raise CompressRecError(

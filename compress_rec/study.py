@@ -56,9 +56,9 @@ DEFAULT_MEASURES = (
 class Study:
     """What a study file says, checked.
 
-    data: the ``[data]`` table, read by ``interactions.load`` and ``split.split_from``; model: ``name`` of a known set or ``path`` of a folder;
-    fine_tune: whether the model is fine-tuned at all; histories: history texts that recipes learn from; tables: baselines without a text
-    encoder; zero_shot, static_average: baselines with one; plans: variant -> steps; show: users whose explanations the page shows;
+    data: the ``[data]`` table, read by ``interactions.load`` and ``split.split_from``; model: ``name`` of a known set or ``path`` of a
+    folder; fine_tune: whether the model is fine-tuned at all; histories: history texts that recipes learn from; tables: baselines without a
+    text encoder; zero_shot, static_average: baselines with one; plans: variant -> steps; show: users whose explanations the page shows;
     budget: CPU minutes a station, printed beside what it took
     """
 

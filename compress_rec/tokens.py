@@ -46,7 +46,8 @@ class Tokens:
             except Exception as fault:
                 raise CompressRecError(f"the tokenizer {path} cannot be read ({fault}): save it again with its model") from fault
         if (folder / "vocab.txt").exists():
-            from transformers import BertTokenizerFast
+            # transformers makes its names at run time, which a type checker cannot follow
+            from transformers import BertTokenizerFast  # type: ignore[attr-defined]
 
             return cls(BertTokenizerFast.from_pretrained(str(folder)).backend_tokenizer)
         raise CompressRecError(

@@ -96,7 +96,8 @@ def format_from_json(value: Any) -> Format:
         if kind == "shared" and isinstance(inner, str):
             return Shared(inner)
     raise CompressRecError(
-        f"a weight's format must be one of dense, int8, sparse, chain, sum or shared, but {value!r} came: was the folder written by a newer version?"
+        f"a weight's format must be one of dense, int8, sparse, chain, sum or shared, but {value!r} came: "
+        "was the folder written by a newer version?"
     )
 
 
