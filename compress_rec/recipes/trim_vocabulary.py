@@ -37,7 +37,8 @@ class TrimVocabulary(Recipe):
     before or behind everything else, and `distill` and `static` behind it have less to carry.
 
     *When it does not*: for latency (a table's rows cost nothing to skip), and where new items come with new words: spelled words mean
-    little to a model that read them whole in training. Then name ``common`` or ``extra``, and look at the cold items' figures.
+    little to a model that read them whole in training. MiniLM trimmed to 1,514 of ML-100K's items gives the other 168 vectors of mean
+    cosine .82 to its own, .88 with ``common`` = 4000. Then name ``common`` or ``extra``, and look at the cold items' figures.
 
     *Cost*: tokenising the training texts: below a second for thousands.
     """
