@@ -9,7 +9,7 @@ import pkgutil
 import re
 from collections.abc import Mapping
 from types import MappingProxyType, UnionType
-from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from compress_rec.errors import CompressRecError, nearest
 
@@ -110,6 +110,7 @@ def _value(text: str) -> Any:
 
 
 def checked(options: Mapping[str, Any], cls: type, what: str) -> dict[str, Any]:
+    """Return the options as keyword arguments of the dataclass ``cls``, or refuse an unknown, wrong or missing one of ``what``."""
     hints = get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
     done: dict[str, Any] = {}
@@ -119,8 +120,7 @@ def checked(options: Mapping[str, Any], cls: type, what: str) -> dict[str, Any]:
         if isinstance(value, list):
             value = tuple(value)
         if not _fits(value, hints[key]):
-            wanted = getattr(hints[key], "__name__", str(hints[key]))
-            raise CompressRecError(f"option '{key}' of {what} must be {wanted}, but {value!r} came")
+            raise CompressRecError(f"option '{key}' of {what} must be {_wanted(hints[key])}, but {value!r} came")
         done[key] = float(value) if hints[key] is float else value
     missing = [
         field.name
@@ -140,11 +140,26 @@ def _fits(value: Any, hint: Any) -> bool:
         return value is None
     if hint is Any:
         return True
-    if str(origin) == "typing.Literal":
+    if origin is Literal:
         return value in get_args(hint)
+    if origin is tuple and get_args(hint)[1:] == (...,):
+        return isinstance(value, tuple) and all(_fits(one, get_args(hint)[0]) for one in value)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     kind = origin or hint
     return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def _wanted(hint: Any) -> str:
+    """Return a type in words: ``int``, ``one of 'a' and 'b'``, ``int or nothing``, ``a list of int``."""
+    parts = get_args(hint)
+    if get_origin(hint) is Literal:
+        shown = [repr(part) for part in parts]
+        return shown[0] if len(shown) == 1 else f"one of {', '.join(shown[:-1])} and {shown[-1]}"
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_wanted(part) for part in parts)
+    if get_origin(hint) is tuple:
+        return f"a list of {_wanted(parts[0])}"
+    return "nothing" if hint is type(None) else str(getattr(hint, "__name__", hint))

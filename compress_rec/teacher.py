@@ -109,7 +109,7 @@ def teach_ids(
     model = _TwoTower(items, settings)
     floor = torch.zeros(items)
     if cold is not None:
-        floor[torch.from_numpy(np.asarray(cold, dtype=bool))] = -torch.inf
+        floor[torch.from_numpy(np.array(cold, dtype=bool))] = -torch.inf
     decayed = [model.items, model.behaviours]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": [model.decay, model.scale], "weight_decay": 0.0}],
