@@ -14,9 +14,10 @@ from torch import Tensor
 
 from compress_rec.errors import CompressRecError
 from compress_rec.files import new_folder
+from compress_rec.golden import GOLDEN_COSINE, GOLDEN_TEXTS
 from compress_rec.registry import Registry
 from compress_rec.tokens import Tokens
-from compress_rec.variant import GOLDEN_COSINE, GOLDEN_TEXTS, Variant
+from compress_rec.variant import Variant
 
 Say = Callable[[str], None]
 

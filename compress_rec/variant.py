@@ -14,20 +14,13 @@ from torch import Tensor
 
 from compress_rec.errors import CompressRecError
 from compress_rec.files import new_folder
+from compress_rec.golden import GOLDEN_COSINE, GOLDEN_TEXTS, golden_bound
 from compress_rec.huggingface import read_json, read_safetensors, read_towers
 from compress_rec.recipe import Lesson, Plan, Step, read_plan
 from compress_rec.tokens import Tokens
 from compress_rec.towers import Role, Tower, Towers
 
 SCHEMA = 1
-GOLDEN_TEXTS = (
-    "Toy Story (1995) Animation Children's Comedy",
-    "the quick brown fox jumps over the lazy dog",
-    "Amélie, 2001",
-    "a",
-    "running shoes; trail running; waterproof; size 42",
-)
-GOLDEN_COSINE = 0.9999
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +84,17 @@ class Variant:
                 raise CompressRecError(
                     f"the variant '{self.name}' encodes to NaN or infinity in the role '{role}' and was not saved: undo its last step"
                 )
+        bounds = {
+            name: golden_bound(self.towers.towers[role.tower], role.head, role.length, golden[name])
+            for name, role in self.towers.roles.items()
+        }
         with new_folder(folder) as aside:
             (aside / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
             (aside / "steps.json").write_text(json.dumps([step.to_json() for step in self.steps], indent=1), encoding="utf-8")
             save_file(tensors, aside / "tensors.safetensors")
             save_file(golden, aside / "golden.safetensors")
-            (aside / "golden.json").write_text(json.dumps({"texts": list(GOLDEN_TEXTS)}, ensure_ascii=False), encoding="utf-8")
+            known = {"texts": list(GOLDEN_TEXTS), "cosine_at_least": bounds}
+            (aside / "golden.json").write_text(json.dumps(known, ensure_ascii=False), encoding="utf-8")
             for name, tower in self.towers.towers.items():
                 (aside / "tokenizers" / name).mkdir(parents=True)
                 (aside / "tokenizers" / name / "tokenizer.json").write_text(tower.tokens.to_json(), encoding="utf-8")
@@ -104,7 +102,10 @@ class Variant:
 
     @classmethod
     def load(cls, folder: Path | str, replay: bool = True) -> Variant:
-        """Read a saved variant; with ``replay``, encode its golden texts again and refuse where a cosine is below 0.9999."""
+        """Read a saved variant; with ``replay``, encode its golden texts again and refuse where a cosine is below the bound saved beside.
+
+        The bound is 0.9999, and lower where activations are rounded (see ``golden_bound``).
+        """
         folder = Path(folder)
         config = read_json(folder / "config.json")
         if config.get("compress_rec") != SCHEMA:
@@ -130,13 +131,18 @@ class Variant:
     def replay(self, folder: Path) -> None:
         """Encode the golden texts in ``folder`` and refuse where they do not come out as they were saved."""
         golden = read_safetensors(folder / "golden.safetensors")
-        texts = read_json(folder / "golden.json")["texts"]
+        known = read_json(folder / "golden.json")
+        texts, bounds = known.get("texts", []), known.get("cosine_at_least", {})
         for role, vectors in golden.items():
-            worst = float((self.encode(texts, role) * vectors).sum(-1).min())
-            if not worst >= GOLDEN_COSINE:
+            if len(texts) != len(vectors):
+                raise CompressRecError(
+                    f"{folder} has {len(texts)} golden texts and {len(vectors)} golden vectors: it is damaged, copy or save it again"
+                )
+            worst, wanted = float((self.encode(texts, role) * vectors).sum(-1).min()), float(bounds.get(role, GOLDEN_COSINE))
+            if not worst >= wanted:
                 raise CompressRecError(
                     f"the variant in {folder} does not do what it did when it was saved: in the role '{role}' a golden text has cosine "
-                    f"{worst:.6f}, at least {GOLDEN_COSINE} was wanted; copy or save it again"
+                    f"{worst:.6f}, at least {wanted:.6f} was wanted; copy or save it again"
                 )
 
 

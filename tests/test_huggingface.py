@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from compress_rec.errors import CompressRecError
 from compress_rec.export import export
+from compress_rec.golden import GOLDEN_TEXTS
 from compress_rec.huggingface import bert_config, not_plain, our_name, read_encoder, their_name
 from compress_rec.tokens import Tokens
-from compress_rec.variant import GOLDEN_TEXTS, load
+from compress_rec.variant import load
 from tests.exports.shapes import all_shapes, only
 from tests.models import small_encoder, small_texts, small_variant
 from tests.real_models import minilm

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compress_rec.errors import CompressRecError
+from compress_rec.golden import GOLDEN_TEXTS
 from compress_rec.recipe import Step, read_plan
 from compress_rec.recipes.quantize_int8 import QuantizeInt8
-from compress_rec.variant import GOLDEN_TEXTS, Variant, compress, load, size_on_disk
+from compress_rec.variant import Variant, compress, load, size_on_disk
 from tests.exports.shapes import all_shapes, only, with_encoder
 from tests.models import small_histories, small_lessons, small_texts, small_variant
 
@@ -167,6 +168,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "tensors cut in the head": (_cut("tensors.safetensors", 0.001), "it is missing or cut off"),
     "tensors empty": (_cut("tensors.safetensors", 0), "it is missing or cut off"),
     "tensors missing": (lambda folder: (folder / "tensors.safetensors").unlink(), "it is missing or cut off"),
+    "golden texts missing": (_edit("golden.json", _without("texts")), "has 0 golden texts and 5 golden vectors"),
     "golden missing": (lambda folder: (folder / "golden.safetensors").unlink(), r"golden\.safetensors cannot be read"),
     "a tensor missing": (_tensors(lambda tensors: tensors.pop(UP)), r"the tensor 'layers\.0\.up\.weight' is missing"),
     "a tensor of another shape": (

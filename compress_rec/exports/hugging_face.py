@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 from compress_rec.errors import CompressRecError
 from compress_rec.export import Export, Say, check_golden, write_golden, write_json, write_tokenizer
+from compress_rec.golden import GOLDEN_TEXTS
 from compress_rec.huggingface import bert_config, read_towers, their_name
 from compress_rec.towers import Head, Tower
-from compress_rec.variant import GOLDEN_TEXTS, Variant
+from compress_rec.variant import Variant
 
 _ACTIVATIONS = {
     "identity": "torch.nn.modules.linear.Identity",

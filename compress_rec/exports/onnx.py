@@ -16,14 +16,14 @@ from torch import Tensor
 
 from compress_rec.encoder import EncoderConfig
 from compress_rec.export import Export, Say, check_golden, write_golden, write_json, write_tokenizer
+from compress_rec.golden import GOLDEN_TEXTS, golden_bound
 from compress_rec.onnx_graph import OPSET, tower_graph
 from compress_rec.timing import interleave
 from compress_rec.towers import Tower
-from compress_rec.variant import GOLDEN_COSINE, GOLDEN_TEXTS, Variant
+from compress_rec.variant import Variant
 from compress_rec.weights import Int8Form, SparseForm, format_to_json
 
 ROUNDS = 15
-LOWEST_BOUND = 0.9
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,8 @@ class Onnx(Export):
         (folder / "model.onnx").write_bytes(model.SerializeToString())
         write_tokenizer(tower.tokens, found.length, folder, cut=True)
         session, tokenizer = _session(model.SerializeToString()), Tokenizer.from_file(str(folder / "tokenizer.json"))
-        wanted, came, bound, floats = variant.encode(GOLDEN_TEXTS, role), _replay(session, tokenizer), GOLDEN_COSINE, None
-        if any(isinstance(module, Int8Form) for module in tower.modules()):
-            floats = _session(tower_graph(tower, found.head, integers=False).SerializeToString())
-            bound = _integer_bound(wanted, _replay(floats, tokenizer))
+        wanted, came = variant.encode(GOLDEN_TEXTS, role), _replay(session, tokenizer)
+        bound = golden_bound(tower, found.head, found.length, wanted)
         write_golden(wanted, role, folder, bound)
         facts: dict[str, Any] = {
             "format": self.name,
@@ -61,7 +59,8 @@ class Onnx(Export):
             "written_dense": sorted(name for name, module in tower.encoder.named_modules() if isinstance(module, SparseForm)),
         }
         facts |= {"golden_cosine": check_golden(wanted, came, "ONNX graph", bound), "golden_cosine_at_least": bound}
-        if floats is not None:
+        if any(isinstance(module, Int8Form) for module in tower.modules()):
+            floats = _session(tower_graph(tower, found.head, integers=False).SerializeToString())
             facts["milliseconds"] = _speed(session, floats, tower, found.length)
             for count, took in facts["milliseconds"].items():
                 say(
@@ -80,20 +79,6 @@ def _session(graph: bytes) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def _integer_bound(wanted: Tensor, floats: Tensor) -> float:
-    """Return the cosine that a graph with integer products must reach.
-
-    A graph does the same whole-number products as the model, but its float parts (softmax, norms) differ in the last bit, and where
-    that tips a number over the edge between two levels, everything behind it is rounded anew: the same model encoding a text alone
-    and in a batch differs as much. Two roundings of one model lie apart by the sum of what each moves the vectors, so the bound is
-    twice what rounding the activations moves the golden texts: between the model and the same weights with float activations.
-
-    wanted, floats: (texts, dimensions) float32, unit length
-    """
-    moved = float((1 - (wanted * floats).sum(-1)).max())
-    return max(LOWEST_BOUND, min(GOLDEN_COSINE, 1 - 2 * moved))
 
 
 def _fed(rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:

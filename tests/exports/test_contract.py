@@ -11,7 +11,7 @@ import pytest
 
 from compress_rec.errors import CompressRecError
 from compress_rec.export import EXPORTS, export
-from compress_rec.variant import GOLDEN_TEXTS
+from compress_rec.golden import GOLDEN_TEXTS
 from tests.models import small_variant
 
 FORMATS = tuple(EXPORTS.classes())

@@ -23,10 +23,11 @@ from tokenizers import Tokenizer
 from compress_rec.errors import CompressRecError
 from compress_rec.export import export
 from compress_rec.exports import onnx as onnx_export
+from compress_rec.golden import GOLDEN_TEXTS
 from compress_rec.onnx_graph import tower_graph
 from compress_rec.ops.int8_linear import int8_linear, quantize_rows
 from compress_rec.towers import Tower
-from compress_rec.variant import GOLDEN_TEXTS, Variant, compress, load
+from compress_rec.variant import Variant, compress, load
 from compress_rec.weights import Dense, Int8Form
 from tests.exports.shapes import INT8, all_shapes, in_form, only, with_int8_head
 from tests.models import small_histories, small_texts, small_tokens, small_variant
@@ -230,15 +231,6 @@ def test_a_graph_that_gives_other_vectors_is_refused(name: str, tmp_path: Path, 
     with pytest.raises(CompressRecError, match=r"the ONNX graph does not give the model's vectors: a golden text has cosine"):
         export(all_shapes()[name], tmp_path / "graph")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_bound_for_integers_is_twice_what_rounding_moves() -> None:
-    angles = torch.tensor([0.0, 0.02, 0.1])
-    floats = torch.stack([torch.cos(angles), torch.sin(angles)], -1)
-    wanted = torch.tensor([[1.0, 0.0]]).expand(3, 2)
-    assert onnx_export._integer_bound(wanted, floats) == pytest.approx(1 - 2 * (1 - np.cos(0.1)), abs=1e-6)
-    assert onnx_export._integer_bound(wanted, wanted) == 0.9999
-    assert onnx_export._integer_bound(wanted, -wanted) == 0.9
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
