@@ -53,6 +53,7 @@ class Measure(ABC):
     summary: how the report condenses the values: the mean, a percentile or their only value
     ideal: what the reference reaches against itself, or the best possible value; ``None`` where there is none
     together: whether all variants are measured in one interleaved run, since the machine drifts (clocks)
+    capped: whether an option k above the catalogue means the whole catalogue; a study refuses such a k of all others
     """
 
     name: ClassVar[str]
@@ -61,6 +62,7 @@ class Measure(ABC):
     summary: ClassVar[Literal["mean", "median", "p95", "p99", "only"]] = "mean"
     ideal: ClassVar[float | None] = None
     together: ClassVar[bool] = False
+    capped: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

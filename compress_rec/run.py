@@ -46,6 +46,7 @@ def run(path: Path | str, folder: Path | str | None = None, console: Console | N
     with _threads(study.threads):
         with bench.station("data"):
             found = data(bench)
+            _check_depths(study.measures, len(found.catalogue))
         with bench.station("fit"):
             models = fitted(bench, found)
         with bench.station("variants"):
@@ -59,6 +60,14 @@ def run(path: Path | str, folder: Path | str | None = None, console: Console | N
             report = Report(environment.facts(), tuple(rows), _extras(study, found, trial, made))
             lines, markdown, html = page.write_all(report, goal)
     return Finished(html, markdown, lines, report)
+
+
+def _check_depths(measures: Sequence[Measure], items: int) -> None:
+    """Refuse a list longer than the catalogue before any long work."""
+    for measure in measures:
+        k = getattr(measure, "k", None)
+        if k is not None and k > items and not measure.capped:
+            raise CompressRecError(f"k of the measure '{measure.label}' is {k}, but the catalogue has {items} items: choose a smaller k")
 
 
 def measured(bench: Bench, found: Data, trial: Trial, made: Sequence[Made]) -> list[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -112,8 +112,12 @@ def parse(table: Mapping[str, Any], name: str = "study") -> Study:
     lesson = _options(table.get("lesson", {}), "lesson", {"histories": int})
     taken = _options(table.get("measures", {}), "measures", {"take": list})
     budget = _options(table.get("budget", {}), "budget", dict.fromkeys(STATIONS, float))
+    plans, measures = _plans(table.get("variants", {})), build_measures(taken.get("take", DEFAULT_MEASURES))
+    tables = tuple(BASELINES.build(spec) for spec in chosen.get("tables", ["popularity", "id_lookup", "attribute_ridge"]))
+    named = {ZERO_SHOT: chosen.get("zero_shot", True), STATIC_AVERAGE: chosen.get("static_average", True)}
     gates = dict(table.get("gates", {}))
-    verdict.parse(gates)
+    rows = [REFERENCE, *plans, *(baseline.row for baseline in tables), *(name for name, wanted in named.items() if wanted)]
+    _check_gates(verdict.parse(gates), rows, [measure.label for measure in measures])
     return Study(
         name=_plain(table, "name", str, name),
         title=_plain(table, "title", str, ""),
@@ -125,11 +129,11 @@ def parse(table: Mapping[str, Any], name: str = "study") -> Study:
         fit=_settings(fit, FitSettings, "fit"),
         fine_tune=fine_tune,
         histories=lesson.get("histories", 512),
-        tables=tuple(BASELINES.build(spec) for spec in chosen.get("tables", ["popularity", "id_lookup", "attribute_ridge"])),
-        zero_shot=chosen.get("zero_shot", True),
-        static_average=chosen.get("static_average", True),
-        plans=_plans(table.get("variants", {})),
-        measures=build_measures(taken.get("take", DEFAULT_MEASURES)),
+        tables=tables,
+        zero_shot=named[ZERO_SHOT],
+        static_average=named[STATIC_AVERAGE],
+        plans=plans,
+        measures=measures,
         show=_plain(table, "show", int, 3),
         gates=gates,
         budget=budget,
@@ -165,14 +169,31 @@ def _model(table: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _plans(table: Mapping[str, Any]) -> dict[str, tuple[Step, ...]]:
-    plans = {}
+    plans: dict[str, tuple[Step, ...]] = {}
+    rows = [cls().row for cls in BASELINES.classes().values()]
+    taken = {name.replace("-", " ") for name in (REFERENCE, ZERO_SHOT, STATIC_AVERAGE, *rows)}
     for name, plan in table.items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
             raise CompressRecError(f"the variant's name '{name}' becomes a folder: use letters, digits, '.', '_', '+' and '-'")
-        if name in (REFERENCE, ZERO_SHOT, STATIC_AVERAGE):
+        # the rows of baselines, and the folders that they are kept in
+        if name.replace("-", " ").lower() in taken:
             raise CompressRecError(f"the variant's name '{name}' is taken by a row of every report: choose another")
         try:
             plans[name] = read_plan(plan if isinstance(plan, list) else [plan])
         except CompressRecError as refusal:
             raise CompressRecError(f"the plan of the variant '{name}' cannot be used: {refusal}") from refusal
     return plans
+
+
+def _check_gates(gates: Sequence[verdict.Gate], rows: Sequence[str], labels: Sequence[str]) -> None:
+    """Refuse a gate on what the report will not have: a night's run should not end in a spelling mistake."""
+    for gate in gates:
+        if gate.measure not in labels:
+            raise CompressRecError(
+                f"the gate on '{gate.measure}' judges a measure that the study does not take{nearest(gate.measure, labels)}"
+            )
+        for name in (*(gate.variants or ()), *([gate.of] if gate.of is not None else [])):
+            if name not in rows:
+                raise CompressRecError(
+                    f"the gate on '{gate.measure}' names '{name}', which the report of this study will not hold{nearest(name, rows)}"
+                )

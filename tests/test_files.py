@@ -102,9 +102,9 @@ def test_a_full_disk_at_the_rename_leaves_the_old_folder(tmp_path: Path, monkeyp
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full to stand for a full disk")
 def test_a_real_full_device_is_told_so(tmp_path: Path) -> None:
-    with pytest.raises(CompressRecError, match="could not be written: No space left on device"), new_file(tmp_path / "goal"):
-        with open("/dev/full", "w") as file:
-            file.write("x" * 100_000)
+    wanted = pytest.raises(CompressRecError, match="could not be written: No space left on device")
+    with wanted, new_file(tmp_path / "goal"), open("/dev/full", "w") as file:
+        file.write("x" * 100_000)
     assert not list(tmp_path.iterdir())
 
 

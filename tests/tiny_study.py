@@ -16,7 +16,7 @@ from compress_rec.variant import Variant
 from tests.models import HEADS, SPECIALS, small_encoder, small_tower
 
 # users, topics × styles items, events a user; the training side of a test is built from the same figures
-DATA = {"users": 96, "topics": 6, "styles": 4, "events": 6}
+DATA = {"users": 120, "topics": 6, "styles": 4, "events": 6}
 PLANS = """
 [variants]
 int8 = ["quantize_int8"]
@@ -32,7 +32,7 @@ show = 2
 
 [data]
 name = "planted"
-users = 96
+users = 120
 topics = 6
 styles = 4
 events = 6

@@ -33,6 +33,7 @@ class RankBiasedOverlap(Measure):
     name: ClassVar[str] = "rank_biased_overlap"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     ideal: ClassVar[float | None] = 1.0
+    capped: ClassVar[bool] = True
     p: float = 0.9
     k: int = 100
     user: UserKind = "pooled"
