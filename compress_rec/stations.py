@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import save_file
 
 from compress_rec.errors import CompressRecError
+from compress_rec.examples import TrainingSide
 from compress_rec.files import new_file
 from compress_rec.huggingface import read_safetensors
 from compress_rec.interactions import Interactions
@@ -32,7 +33,7 @@ from compress_rec.split import Split, split_from
 from compress_rec.state import State, key_of
 from compress_rec.study import STATIC_AVERAGE, ZERO_SHOT, Study
 from compress_rec.teacher import Teacher, teach_ids
-from compress_rec.training import FitSettings, TrainingSide, fit
+from compress_rec.training import FitSettings, fit
 from compress_rec.trial import Catalogue, Ranker, TableRanker, Trial, VariantRanker
 from compress_rec.variant import Variant, lessons_of, load
 
@@ -151,18 +152,19 @@ def fitted(bench: Bench, data: Data) -> Models:
     goal = bench.folder / "variants" / REFERENCE
     kept = bench.state.get("fit", key)
     if kept is not None and goal.exists():
-        bench.say(f"the fine-tuned model is there (validation NDCG@10 {kept['figure']:.4f})")
+        bench.say("the model is there" + (f" (validation NDCG@10 {kept['figure']:.4f})" if kept["figure"] is not None else ""))
         return Models(raw, teacher, Variant.load(goal), key)
+    figure: float | None = None
     if not study.fine_tune:
         towers = raw.towers if raw.towers.recency is not None else replace(raw.towers, recency=teacher.recency)
-        reference, figure = Variant(REFERENCE, towers, raw.steps), float("nan")
+        reference = Variant(REFERENCE, towers, raw.steps)
     else:
         towers, figure = _taught(bench, data, raw, teacher, study.fit, "text model")
         reference = Variant(REFERENCE, towers)
     reference.save(goal)
     # what is measured is what was saved, in a first run as in a resumed one
     reference = Variant.load(goal)
-    bench.state.put("fit", key, {"figure": figure if figure == figure else None} if not study.fine_tune else {"figure": figure})
+    bench.state.put("fit", key, {"figure": figure})
     return Models(raw, teacher, reference, key)
 
 
@@ -251,6 +253,11 @@ class Made:
     failure: str | None = None
 
 
+def reason(fault: Exception) -> str:
+    """Return why something failed, as its row tells it: a refusal's own sentence, or what kind of fault came."""
+    return str(fault) if isinstance(fault, CompressRecError) else f"{type(fault).__name__}: {fault}"
+
+
 def variants(bench: Bench, data: Data, models: Models) -> tuple[Made, ...]:
     """Make every planned variant; those that share their first steps share them here too. A refusal becomes a row."""
     study = bench.study
@@ -295,9 +302,10 @@ def _variant(
         named = replace(variant, name=name, steps=steps)
         named.save(goal)
         named = Variant.load(goal)
-    except CompressRecError as refusal:
-        bench.say(f"{name} could not be made: {refusal}")
-        return Made(name, "variant", plan, key, None, str(refusal))
+    except Exception as fault:
+        # one plan that breaks must not cost a night's run: it is a row with its reason
+        bench.say(f"{name} could not be made: {reason(fault)}")
+        return Made(name, "variant", plan, key, None, reason(fault))
     seconds = time.perf_counter() - began
     bench.state.put(f"variants/{name}", key, {"seconds": seconds})
     bench.say(f"{name}: {' → '.join(step.recipe.label for step in steps)} ({seconds:.0f} s)")
@@ -349,8 +357,8 @@ def _static_average(bench: Bench, data: Data, models: Models, raw: Variant) -> M
         begun = raw.then(Step(start), lessons_of(raw.towers, texts, study.seed))
         towers, _ = _taught(bench, data, begun, models.teacher, settings, STATIC_AVERAGE)
         Variant(STATIC_AVERAGE, towers).save(goal)
-    except CompressRecError as refusal:
-        bench.say(f"{STATIC_AVERAGE} could not be made: {refusal}")
-        return Made(STATIC_AVERAGE, "baseline", (), key, None, str(refusal))
+    except Exception as fault:
+        bench.say(f"{STATIC_AVERAGE} could not be made: {reason(fault)}")
+        return Made(STATIC_AVERAGE, "baseline", (), key, None, reason(fault))
     bench.state.put("variants/static-average", key, {})
     return Made(STATIC_AVERAGE, "baseline", (), key, VariantRanker(Variant.load(goal)))

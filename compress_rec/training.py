@@ -1,7 +1,9 @@
 """Fine-tuning the text towers: by an id teacher's vectors, or by an in-batch softmax over pairs; through ``accelerate``.
 
-Teacher: every item's text is encoded once a pass and two heads regress (1 − cosine) onto the teacher's item and behaviour vectors, while a
-third one regresses the text of a training history onto the teacher's user vector. Ids only teach; serving sees text alone.
+Teacher: every item's text is encoded once a pass and two heads regress (1 − cosine) onto the teacher's item and behaviour vectors, while
+a third one regresses the text of a training history onto the teacher's user vector. Ids only teach; serving sees text alone. In the end
+the warm titles are learned by heart, and what the model says of other texts would drift: so, after a few passes, its own vectors of
+made-up texts are held fast beside the lesson (Li & Hoiem 2016, "Learning without Forgetting").
 In-batch softmax: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding" (InfoNCE), over cosines with a
 learned temperature; the other items of the batch are the negatives.
 """
@@ -9,21 +11,19 @@ learned temperature; the other items of the batch are the negatives.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress_rec.errors import CompressRecError
+from compress_rec.examples import Part, SoftmaxExamples, TeacherExamples, TrainingSide
 from compress_rec.teacher import Teacher
-from compress_rec.tokens import padded
 from compress_rec.towers import Head, HeadStage, Role, Tower, Towers
-from compress_rec.trial import Catalogue
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class FitSettings:
     learning_rate: of the encoder; head_learning_rate: of heads and temperature; warmup: share of the steps; patience: evaluations without a
     better validation figure before stopping; dimensions: of the vectors; history: titles in a history's text; item_length, text_length:
     tokens; word_learning_rate: of the word pieces' vectors, 0 keeps them still;
-    token_dropout: share of an item's word pieces left out at random, so that no single title word is learned by heart;
+    popularity: power of an item's count that weighs its loss;
+    anchor_after: passes after which what the model says of unseen texts is held fast, 0 for never; anchors: such texts a step;
+    anchor_weight: of their loss beside the items';
     mixed_precision: ``no``, ``fp16`` or ``bf16``, as accelerate takes it
     """
 
@@ -58,27 +60,11 @@ class FitSettings:
     item_length: int = 32
     text_length: int = 96
     word_learning_rate: float = 0.0
-    token_dropout: float = 0.0
+    popularity: float = 0.5
+    anchor_after: int = 3
+    anchors: int = 16
+    anchor_weight: float = 1.0
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingSide:
-    """What fine-tuning may see. histories: (events,) item indexes a user, oldest first, warm items only."""
-
-    catalogue: Catalogue
-    histories: Sequence[np.ndarray]
-
-    def positions(self) -> np.ndarray:
-        """(positions, 2): user and place of every event that has another before it."""
-        return np.concatenate(
-            [np.stack([np.full(len(h) - 1, user), np.arange(1, len(h))], 1) for user, h in enumerate(self.histories) if len(h) > 1]
-            or [np.zeros((0, 2), dtype=np.int64)]
-        )
-
-    def texts_of(self, positions: np.ndarray, last: int) -> list[str]:
-        """Return the history before each position as one text."""
-        return self.catalogue.history_texts([self.histories[u][:t].tolist() for u, t in positions.tolist()], last)
 
 
 class Progress(NamedTuple):
@@ -130,18 +116,18 @@ class _Objective(nn.Module):
         self.head_of = {role: found.head for role, found in roles.items()}
         self.log_scale = nn.Parameter(torch.tensor(math.log(20.0)))
 
-    def forward(self, batch: Mapping[str, tuple[Tensor, Tensor, Mapping[str, Tensor], Tensor]]) -> Tensor:
+    def forward(self, batch: Mapping[str, Part]) -> Tensor:
         vectors: dict[str, Tensor] = {}
         total = self.log_scale.new_zeros(())
-        for role, (ids, mask, targets, weights) in batch.items():
-            pooled = self.tower.pool(self.tower.encoder(ids, mask), mask)
+        for role, part in batch.items():
+            pooled = self.tower.pool(self.tower.encoder(part.ids, part.mask), part.mask)
             if self.method == "softmax":
                 vectors[role] = F.normalize(self.tower.head(self.head_of[role])(pooled), dim=-1)
-            for head, target in targets.items():
+            for head, target in part.targets.items():
                 made = F.normalize(self.tower.head(self.head_of[head])(pooled), dim=-1)
-                total = total + ((1 - (made * target).sum(-1)) * weights).sum() / weights.sum()
+                total = total + part.factor * ((1 - (made * target).sum(-1)) * part.weights).sum() / part.weights.sum()
         if self.method == "softmax":
-            return self._softmax(vectors["text"], vectors["item"], batch["item"][3])
+            return self._softmax(vectors["text"], vectors["item"], batch["item"].weights)
         # the temperature has no part in this loss; it stays in the graph, so that every parameter has a gradient on every device
         return total + 0 * self.log_scale
 
@@ -180,8 +166,11 @@ def fit(
     tower.encoder.set_dropout(settings.dropout)
     tower.encoder.embeddings["words"].requires_grad_(settings.word_learning_rate > 0)
     objective = _Objective(tower, student.roles, settings.method)
-    batches = _TeacherBatches(student, side, teacher, settings, seed) if teacher and settings.method == "teacher" else None
-    source = batches or _SoftmaxBatches(student, side, settings, seed)
+    source: TeacherExamples | SoftmaxExamples
+    if settings.method == "teacher" and teacher is not None:
+        source = TeacherExamples(student, side, teacher, settings.batch, settings.histories, settings.popularity, seed)
+    else:
+        source = SoftmaxExamples(student, side, settings.batch, seed)
     steps = settings.steps or source.count * settings.passes
     optimizer = _optimizer(objective, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, steps, settings.warmup))
@@ -190,10 +179,12 @@ def fit(
     best, best_figure, waited, figures, stopped = tower.clone(), -math.inf, 0, [], False
     for number in range(steps):
         # every process draws its own batches: process p of n takes the batches p, p + n, …
+        if isinstance(source, TeacherExamples) and settings.anchors and number == settings.anchor_after * source.count > 0:
+            source.hold_fast(tower.clone(), settings.anchors, settings.anchor_weight)
         batch = source.batch(number * accelerator.num_processes + accelerator.process_index)
         objective.train()
         with accelerator.accumulate(objective):
-            loss = objective(_moved(batch, accelerator.device))
+            loss = objective({role: part.to(accelerator.device) for role, part in batch.items()})
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(objective.parameters(), 1.0)
@@ -236,84 +227,3 @@ def _optimizer(objective: _Objective, settings: FitSettings) -> torch.optim.Opti
         {"params": [objective.log_scale], "lr": settings.head_learning_rate, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, fused=True) if settings.optimizer == "adamw" else torch.optim.SGD(groups, momentum=0.9)
-
-
-Prepared = Mapping[str, tuple[Tensor, Tensor, Mapping[str, Tensor], Tensor]]
-
-
-def _moved(batch: Prepared, device: torch.device) -> Prepared:
-    return {
-        role: (ids.to(device), mask.to(device), {head: t.to(device) for head, t in targets.items()}, weights.to(device))
-        for role, (ids, mask, targets, weights) in batch.items()
-    }
-
-
-class _TeacherBatches:
-    """Warm items in a new order each pass, and history texts at random training positions beside them."""
-
-    def __init__(self, towers: Towers, side: TrainingSide, teacher: Teacher, settings: FitSettings, seed: int) -> None:
-        self.towers, self.side, self.teacher, self.settings, self.seed = towers, side, teacher, settings, seed
-        self.warm = torch.nonzero(~side.catalogue.cold & (side.catalogue.uses > 0))[:, 0]
-        if not len(self.warm):
-            raise CompressRecError("no item was used in training, so that there is nothing to learn from: give more events")
-        self.positions = side.positions()
-        self.ids = towers.tower_of("item").tokens.ids(side.catalogue.texts, towers.role("item").length)
-        self.count = -(-len(self.warm) // settings.batch)
-
-    def batch(self, number: int) -> Prepared:
-        round_, place = divmod(number, self.count)
-        order = torch.randperm(len(self.warm), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + round_))
-        rows = self.warm[order[place * self.settings.batch : (place + 1) * self.settings.batch]]
-        items = padded([self._thinned(self.ids[row], number * len(self.ids) + row) for row in rows.tolist()], range(len(rows)))
-        # the root of the count: popular items matter more, but must not drown the tail that cold items resemble
-        weights = self.side.catalogue.uses[rows].float().sqrt()
-        targets: Mapping[str, Tensor] = {"item": self.teacher.items[rows], "behaviour": self.teacher.behaviours[rows]}
-        made = {"item": (items.ids, items.mask, targets, weights)}
-        if self.settings.histories and len(self.positions):
-            made["text"] = self._histories(number)
-        return made
-
-    def _thinned(self, ids: list[int], draw: int) -> list[int]:
-        """Leave out some word pieces, but neither the first nor the last one, which are special."""
-        rate = self.settings.token_dropout
-        if not rate or len(ids) < 4:
-            return ids
-        keep = np.random.default_rng((self.seed, draw)).random(len(ids) - 2) >= rate
-        inner = [piece for piece, kept in zip(ids[1:-1], keep, strict=True) if kept]
-        return [ids[0], *(inner or ids[1:-1]), ids[-1]]
-
-    def _histories(self, number: int) -> tuple[Tensor, Tensor, Mapping[str, Tensor], Tensor]:
-        generator = torch.Generator().manual_seed(self.seed * 7_368_787 + number)
-        chosen = self.positions[torch.randint(len(self.positions), (self.settings.histories,), generator=generator).numpy()]
-        texts = self.side.texts_of(chosen, self.settings.history)
-        ids = self.towers.tower_of("text").tokens.ids(texts, self.towers.role("text").length)
-        batch = padded(ids, range(len(ids)))
-        before = [self.side.histories[u][:t].tolist() for u, t in chosen.tolist()]
-        users = Towers({}, {}, self.teacher.recency).pooled(self.teacher.behaviours, before)
-        return batch.ids, batch.mask, {"text": users}, torch.ones(len(ids))
-
-
-class _SoftmaxBatches:
-    """Training positions in a new order each pass: the history's text and the text of the item that came."""
-
-    def __init__(self, towers: Towers, side: TrainingSide, settings: FitSettings, seed: int) -> None:
-        self.towers, self.side, self.settings, self.seed = towers, side, settings, seed
-        self.positions = side.positions()
-        if len(self.positions) < 2:
-            raise CompressRecError("an in-batch softmax needs at least two training positions, but fewer came: give more events")
-        self.count = -(-len(self.positions) // settings.batch)
-        self.ids = towers.tower_of("item").tokens.ids(side.catalogue.texts, towers.role("item").length)
-
-    def batch(self, number: int) -> Prepared:
-        round_, place = divmod(number, self.count)
-        order = np.random.default_rng((self.seed, round_)).permutation(len(self.positions))
-        chosen = self.positions[order[place * self.settings.batch : (place + 1) * self.settings.batch]]
-        texts = self.side.texts_of(chosen, self.settings.history)
-        ids = self.towers.tower_of("text").tokens.ids(texts, self.towers.role("text").length)
-        users = padded(ids, range(len(ids)))
-        rows = [int(self.side.histories[u][t]) for u, t in chosen.tolist()]
-        items = padded(self.ids, rows)
-        return {
-            "text": (users.ids, users.mask, {}, torch.zeros(0)),
-            "item": (items.ids, items.mask, {}, torch.tensor(rows)),
-        }
