@@ -32,7 +32,7 @@ class PruneHeads(Recipe):
 
     *When it does not*: on short texts: heads are a third of a layer's operations, so half of them saves a sixth.
 
-    *Cost*: one pass with gradients over at most 256 texts a role, one without over 512, and a solve a layer: about 20 CPU seconds on a
+    *Cost*: one pass with gradients over at most 256 texts a role, one without over 512, and a solve a layer: about 25 CPU seconds on a
     six-layer MiniLM.
     """
 

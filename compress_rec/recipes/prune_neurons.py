@@ -37,7 +37,7 @@ class PruneNeurons(Recipe):
     *When it does not*: below a quarter or so the refit has too little left to work with. Neurons of a weight that is stored sparse are
     removed without a refit, since that would fill its zeros.
 
-    *Cost*: one pass with gradients over at most 256 texts a role, one without over 512, and a solve a layer: about 15 CPU seconds on a
+    *Cost*: one pass with gradients over at most 256 texts a role, one without over 512, and a solve a layer: about 25 CPU seconds on a
     six-layer MiniLM.
     """
 

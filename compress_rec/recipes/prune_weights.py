@@ -30,8 +30,8 @@ class PruneWeights(Recipe):
     *Paper*: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks" (arXiv 1506.02626), without its
     retraining, since what is stored sparse is not trained here.
 
-    *When it helps*: where the download or the disk is what costs: about half the bytes of the linear weights at 0.5, with lists closer to
-    the uncompressed ones than by `factorize` at the same share.
+    *When it helps*: where the download or the disk is what costs: about half the bytes of the linear weights at 0.5, with vectors closer
+    to the uncompressed ones than by plain `factorize` at the same share, though not than by whitened.
 
     *When it does not*: for latency or memory at run time, at all. Below a half the lists change quickly. `quantize_int8` saves more bytes
     than ``keep`` = 0.5 and changes less.
