@@ -95,7 +95,7 @@ def export(
     from compress_rec.export import export as work
     from compress_rec.variant import load
 
-    written = work(load(variant), goal, format=format, role=role)
+    written = work(load(variant), goal, format=format, role=role, say=lambda text: out.print(text, highlight=False, soft_wrap=True))
     out.print(f"{written} holds the variant as {format}; its golden vectors were replayed.", highlight=False, soft_wrap=True)
 
 

@@ -61,7 +61,7 @@ class Report:
 
     environment: machine, versions, commit, which kernel serves each op
     rows: in the order in which variants and measures should be shown
-    extras: what a page shows beside the table ("title", "about", "data", "explanations", "gates", "remarks"): JSON values
+    extras: what a page shows beside the table, JSON values: "title", "about", "data", "explanations", "gates", "notes" by variant, "remarks"
     """
 
     environment: Mapping[str, Any]

@@ -169,7 +169,10 @@ def sentence(report: Report, name: str) -> str:
     failed = [row.measure for row in report.rows if row.variant == name and row.failure is not None]
     if failed:
         parts.append(f"{len(failed)} measure{'s' if len(failed) > 1 else ''} failed ({', '.join(failed)})")
-    return ", ".join(parts) + "." if parts else "nothing was measured."
+    if not parts:
+        return "nothing was measured."
+    notes = (report.extras.get("notes") or {}).get(name) or ()
+    return "; ".join([", ".join(parts), *map(str, notes)]) + "."
 
 
 def smallest_losses(report: Report) -> list[str]:

@@ -1,0 +1,37 @@
+"""What a report says of how a variant runs."""
+
+from __future__ import annotations
+
+from compress_rec import op
+from compress_rec.execution import notes
+from compress_rec.recipe import Step
+from compress_rec.recipes.factorize import Factorize
+from compress_rec.recipes.prune_weights import PruneWeights
+from compress_rec.recipes.quantize_int8 import QuantizeInt8
+from compress_rec.variant import lessons_of
+from tests.models import small_variant
+
+TEXTS = ["a red boat", "the old song", "a quiet island"]
+
+
+def test_float_weights_need_no_note() -> None:
+    variant = small_variant(0)
+    assert notes(variant.towers) == ()
+    lessons = lessons_of(variant.towers, {"item": TEXTS})
+    assert notes(variant.then(Step(Factorize(method="plain", keep=0.5)), lessons).towers) == ()
+
+
+def test_rebuilt_weights_are_said_to_save_bytes_only() -> None:
+    variant = small_variant(0)
+    pruned = variant.then(Step(PruneWeights(keep=0.5)), lessons_of(variant.towers, {"item": TEXTS}))
+    assert any(told.startswith("bytes only") for told in notes(pruned.towers))
+
+
+def test_int8_without_a_compiled_kernel_names_the_cause() -> None:
+    variant = small_variant(0)
+    lessons = lessons_of(variant.towers, {"item": TEXTS})
+    chained = variant.then(Step(Factorize(method="plain", keep=0.5)), lessons).then(Step(QuantizeInt8()), lessons)
+    told = " ".join(notes(chained.towers))
+    assert ("int8_linear runs on its reference" in told) == (op.fallback("int8_linear") is not None)
+    if op.fallback("int8_linear") is not None:
+        assert op.fallback("int8_linear") in told
