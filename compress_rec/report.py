@@ -61,7 +61,8 @@ class Report:
 
     environment: machine, versions, commit, which kernel serves each op
     rows: in the order in which variants and measures should be shown
-    extras: what a page shows beside the table, JSON values: "title", "about", "data", "explanations", "gates", "notes" by variant, "remarks"
+    extras: what a page shows beside the table, as JSON values: "title", "about", "data", "explanations", "gates", "remarks", and "notes"
+        by variant
     """
 
     environment: Mapping[str, Any]
