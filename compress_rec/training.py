@@ -154,6 +154,11 @@ def fit(
     """
     if settings.method == "teacher" and teacher is None:
         raise CompressRecError("the method 'teacher' needs the id teacher's vectors, but none came: give teacher=… or choose 'softmax'")
+    if settings.method == "teacher" and teacher is not None and teacher.items.shape[1] != settings.dimensions:
+        raise CompressRecError(
+            f"the text model's vectors have {settings.dimensions} dimensions and the teacher's {teacher.items.shape[1]}: "
+            "give 'dimensions' of [fit] and [teacher] the same value"
+        )
     torch.manual_seed(seed)
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision, gradient_accumulation_steps=settings.accumulate, cpu=not torch.cuda.is_available()
