@@ -59,6 +59,8 @@ def verdict(run: Annotated[Path, typer.Argument(help="a run folder, such as runs
     path = run / "study.toml"
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8")).get("gates", {})
+        if not isinstance(table, dict):
+            raise ValueError(f"[gates] must be a table, but {table!r} came")
     except (OSError, ValueError) as fault:
         raise CompressRecError(f"the study file {path} cannot be read ({fault}): a run folder written by 'study' was wanted") from fault
     lines, code = main_lines(report, table)
@@ -128,21 +130,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(_guarded(lambda: app(list(arguments) if arguments is not None else None, standalone_mode=False)))
 
 
-def _guarded(work: Callable[[], Any]) -> int:
-    import click
+# typer brings click's faults under a name that differs between its versions; that they stand above BadParameter does not
+_UsageFault: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+_STOPPED = 130
 
+
+def _guarded(work: Callable[[], Any]) -> int:
     try:
         code = work()
     except CompressRecError as refusal:
         err.print(f"compress-rec: {refusal}", style="red", highlight=False, soft_wrap=True, markup=False)
         return 2
-    except click.exceptions.Abort:
-        err.print("stopped; what is finished stays, the same command goes on from there", highlight=False)
-        return 130
-    except click.ClickException as fault:
-        fault.show()
+    except _UsageFault as fault:
+        fault.show()  # type: ignore[attr-defined]
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
+        code = _STOPPED
+    if code == _STOPPED:
+        # what typer makes of Ctrl-C
         err.print("stopped; what is finished stays, the same command goes on from there", highlight=False)
-        return 130
     return code if isinstance(code, int) else 0

@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from compress_rec import environment, explanations, page
+from compress_rec import environment, execution, explanations, page
 from compress_rec.errors import CompressRecError
 from compress_rec.files import new_file
 from compress_rec.measure import Measure, NotApplicable, Samples
 from compress_rec.registry import fields_of
 from compress_rec.report import BUILD, Report, Row
 from compress_rec.state import State, key_of
-from compress_rec.stations import Bench, Data, Made, baselines, data, fitted, variants
+from compress_rec.stations import Bench, Data, Made, baselines, data, fitted, reason, variants
 from compress_rec.study import Study, read
-from compress_rec.trial import Trial
+from compress_rec.trial import Trial, VariantRanker
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _value(taken: Samples | Exception) -> dict[str, Any]:
     if isinstance(taken, NotApplicable):
         return {"not_applicable": str(taken)}
     if isinstance(taken, Exception):
-        return {"failure": str(taken) if isinstance(taken, CompressRecError) else f"{type(taken).__name__}: {taken}"}
+        return {"failure": reason(taken)}
     units = {unit: list(ids) for unit, ids in taken.units.items()}
     return {"values": list(taken.values), "units": units, "seed": taken.seed, "notes": dict(taken.notes)}
 
@@ -172,7 +172,7 @@ def _folder(name: str) -> str:
 
 
 def _extras(study: Study, found: Data, trial: Trial, made: Sequence[Made]) -> dict[str, Any]:
-    rankers = {piece.name: piece.ranker for piece in made[1:] if piece.ranker is not None and piece.kind == "variant"}
+    rankers = {piece.name: piece.ranker for piece in made[1:] if isinstance(piece.ranker, VariantRanker) and piece.kind == "variant"}
     shown = dict(list(rankers.items())[:4])
     facts = {
         "data": found.interactions.name,
@@ -191,6 +191,7 @@ def _extras(study: Study, found: Data, trial: Trial, made: Sequence[Made]) -> di
         "title": study.title,
         "data": facts,
         "gates": dict(study.gates),
+        "notes": {name: list(told) for name, ranker in rankers.items() if (told := execution.notes(ranker.variant.towers))},
         "remarks": [*found.interactions.notes, *found.split.notes],
         "explanations": explanations.panel(trial, shown, study.show) if study.show and shown else [],
     }

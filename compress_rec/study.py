@@ -170,13 +170,12 @@ def _model(table: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _plans(table: Mapping[str, Any]) -> dict[str, tuple[Step, ...]]:
     plans: dict[str, tuple[Step, ...]] = {}
-    rows = [cls().row for cls in BASELINES.classes().values()]
-    taken = {name.replace("-", " ") for name in (REFERENCE, ZERO_SHOT, STATIC_AVERAGE, *rows)}
+    taken = {re.sub("[-_]", " ", name) for name in (REFERENCE, ZERO_SHOT, STATIC_AVERAGE, *BASELINES.classes())}
     for name, plan in table.items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
             raise CompressRecError(f"the variant's name '{name}' becomes a folder: use letters, digits, '.', '_', '+' and '-'")
         # the rows of baselines, and the folders that they are kept in
-        if name.replace("-", " ").lower() in taken:
+        if re.sub("[-_]", " ", name).lower() in taken:
             raise CompressRecError(f"the variant's name '{name}' is taken by a row of every report: choose another")
         try:
             plans[name] = read_plan(plan if isinstance(plan, list) else [plan])

@@ -94,7 +94,8 @@ def test_what_is_written_is_what_is_built() -> None:
         ({"model": {"name": "a", "path": "b"}}, '[model] needs either name = "minilm-l6" or path = "folder of a model", one of them'),
         (
             {"variants": {"a": ["quantise_int8"]}},
-            "the plan of the variant 'a' cannot be used: there is no recipe called 'quantise_int8'; did you mean 'quantize_int8'? known are ",
+            "the plan of the variant 'a' cannot be used: there is no recipe called 'quantise_int8'; did you mean 'quantize_int8'? known "
+            "are ",
         ),
         (
             {"variants": {"a": [{"recipe": "factorize", "kep": 0.5}]}},

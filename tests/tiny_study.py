@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -93,13 +93,13 @@ def planted_model(seed: int = 0) -> Variant:
     return Variant("reference", Towers({"both": tower}, roles, torch.tensor([1.0, 0.5, 0.25]), history=3))
 
 
-def write_study(folder: Path, plans: str = PLANS, measures: str = MEASURES, **changes: Any) -> Path:
+def write_study(folder: Path, plans: str = PLANS, measures: str = MEASURES, changes: Mapping[str, str] = {}) -> Path:
     """Write the model and a study file into ``folder`` and return the file's path; changes: text of the file, old to new."""
     model = folder / "model"
     if not model.exists():
         planted_model().save(model)
     text = STUDY.format(model=model, plans=plans, measures=measures)
-    for old, new in changes.get("replace", {}).items():
+    for old, new in changes.items():
         assert old in text, old
         text = text.replace(old, new)
     path = folder / "tiny.toml"
