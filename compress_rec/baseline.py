@@ -15,7 +15,7 @@ from compress_rec.trial import Catalogue, TableRanker
 
 
 class Vectors(Protocol):
-    """What a baseline may take over from the id teacher: items, behaviours (items, dimensions) float32, unit length, and recency
+    """What a baseline may take over from the teacher: items, behaviours (items, dimensions) float32, unit length, and recency
     (positions,), the weights of a user's last behaviours, the most recent first. Rows of cold items have no meaning."""
 
     @property

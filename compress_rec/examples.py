@@ -11,12 +11,9 @@ from torch import Tensor
 
 from compress_rec.errors import CompressRecError
 from compress_rec.teacher import Teacher
-from compress_rec.tokens import batches, padded
-from compress_rec.towers import Tower, Towers
+from compress_rec.tokens import padded
+from compress_rec.towers import Towers
 from compress_rec.trial import Catalogue
-
-# made-up texts a warm item
-MADE_UP = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,23 +40,22 @@ class Part:
     """Texts of one kind in one step.
 
     ids, mask: (texts, length); targets: head -> (texts, dimensions), empty for the softmax; weights: (texts,), how much each counts, or for
-    the softmax which item each one is; factor: of the whole part in the loss
+    the softmax which item each one is
     """
 
     ids: Tensor
     mask: Tensor
     targets: Mapping[str, Tensor]
     weights: Tensor
-    factor: float = 1.0
 
     def to(self, device: torch.device) -> Part:
         """Return the part on another device."""
         targets = {head: target.to(device) for head, target in self.targets.items()}
-        return Part(self.ids.to(device), self.mask.to(device), targets, self.weights.to(device), self.factor)
+        return Part(self.ids.to(device), self.mask.to(device), targets, self.weights.to(device))
 
 
 class TeacherExamples:
-    """Warm items in a new order each pass, history texts at random training positions beside them, and later made-up texts.
+    """Warm items in a new order each pass and history texts at random training positions beside them.
 
     batch: items a step; histories: history texts a step; popularity: power of an item's count that weighs its loss
     """
@@ -75,7 +71,6 @@ class TeacherExamples:
         self.positions = side.positions()
         self.ids = towers.tower_of("item").tokens.ids(side.catalogue.texts, towers.role("item").length)
         self.count = -(-len(self.warm) // batch)
-        self._made_up: tuple[list[list[int]], Mapping[str, Tensor], int, float] | None = None
 
     def batch(self, number: int) -> Mapping[str, Part]:
         """Return the texts of one step."""
@@ -89,29 +84,7 @@ class TeacherExamples:
         made = {"item": Part(items.ids, items.mask, targets, weights)}
         if self.histories and len(self.positions):
             made["text"] = self._histories(number)
-        if self._made_up is not None:
-            made["made-up"] = self._anchored(number)
         return made
-
-    def hold_fast(self, tower: Tower, texts: int, factor: float) -> None:
-        """From now on, ask in each step that ``texts`` made-up texts keep the vectors that ``tower`` gives them now."""
-        ids = made_up([self.ids[row] for row in self.warm.tolist()], MADE_UP * len(self.warm), self.seed)
-        heads = {role: self.towers.role(role).head for role in ("item", "behaviour")}
-        kept = {role: torch.zeros(len(ids), tower.dimensions(head)) for role, head in heads.items()}
-        with torch.inference_mode():
-            for piece in batches(ids, 64):
-                pooled = tower.pool(tower.encoder(piece.ids, piece.mask), piece.mask)
-                for role, head in heads.items():
-                    kept[role][piece.rows] = torch.nn.functional.normalize(tower.head(head)(pooled), dim=-1)
-        self._made_up = (ids, kept, texts, factor)
-
-    def _anchored(self, number: int) -> Part:
-        assert self._made_up is not None
-        ids, kept, texts, factor = self._made_up
-        rows = [(number * texts + place) % len(ids) for place in range(texts)]
-        piece = padded(ids, rows)
-        # clones, since what inference mode made cannot be saved for a backward pass
-        return Part(piece.ids, piece.mask, {role: vectors[rows].clone() for role, vectors in kept.items()}, torch.ones(texts), factor)
 
     def _histories(self, number: int) -> Part:
         generator = torch.Generator().manual_seed(self.seed * 7_368_787 + number)
@@ -146,17 +119,3 @@ class SoftmaxExamples:
         rows = [int(self.side.histories[u][t]) for u, t in chosen.tolist()]
         items = padded(self.ids, rows)
         return {"text": Part(users.ids, users.mask, {}, torch.zeros(0)), "item": Part(items.ids, items.mask, {}, torch.tensor(rows))}
-
-
-def made_up(ids: Sequence[Sequence[int]], count: int, seed: int) -> list[list[int]]:
-    """Return ``count`` token lists that no item has: the beginning of one text and the end of another, cut at random places.
-
-    ids: token lists with a special token at either end, which the new ones have too
-    """
-    draws = np.random.default_rng(seed)
-    done = []
-    for first, second in draws.integers(len(ids), size=(count, 2)).tolist():
-        before, after = list(ids[first][1:-1]), list(ids[second][1:-1])
-        start, stop = int(draws.integers(len(before) + 1)), int(draws.integers(len(after) + 1))
-        done.append([ids[first][0], *(before[:start] + after[stop:] or before), ids[first][-1]])
-    return done

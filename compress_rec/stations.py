@@ -142,12 +142,12 @@ class Models:
 
 
 def fitted(bench: Bench, data: Data) -> Models:
-    """Teach the id teacher and the text model, or take both from the run folder."""
+    """Teach the teacher and the text model, or take both from the run folder."""
     study = bench.study
     folder = fetch(study.model["name"]) if "name" in study.model else Path(study.model["path"])
     raw = load(folder)
     raw_key = key_of(*(tensor for _, tensor in sorted(raw.tensors().items())))
-    teacher, teacher_key = _teacher(bench, data)
+    teacher, teacher_key = _teacher(bench, data, raw, raw_key)
     key = key_of("fit", data.key, raw_key, teacher_key, fields_of(study.fit), study.fine_tune, study.seed)
     goal = bench.folder / "variants" / REFERENCE
     kept = bench.state.get("fit", key)
@@ -168,20 +168,21 @@ def fitted(bench: Bench, data: Data) -> Models:
     return Models(raw, teacher, reference, key)
 
 
-def _teacher(bench: Bench, data: Data) -> tuple[Teacher, str]:
+def _teacher(bench: Bench, data: Data, raw: Variant, raw_key: str) -> tuple[Teacher, str]:
     study = bench.study
-    key = key_of("teacher", data.key, fields_of(study.teacher), study.seed)
+    key = key_of("teacher", data.key, raw_key, fields_of(study.teacher), study.fit.item_length, study.seed)
     path = bench.folder / "teacher.safetensors"
     kept = bench.state.get("teacher", key)
     if kept is not None and path.exists():
         stored = read_safetensors(path)
-        bench.say(f"the id teacher is there (validation NDCG@10 {kept['figure']:.4f})")
-        return Teacher(stored["items"], stored["behaviours"], stored["recency"], float(stored["scale"])), key
+        bench.say(f"the teacher is there (validation NDCG@10 {kept['figure']:.4f})")
+        maps = stored.get("item_map"), stored.get("behaviour_map")
+        return Teacher(stored["items"], stored["behaviours"], stored["recency"], float(stored["scale"]), *maps), key
 
     def ranker(teacher: Teacher) -> TableRanker:
         items = teacher.items.clone()
         items[data.catalogue.cold] = 0
-        return TableRanker("id teacher", items, teacher.behaviours, teacher.recency)
+        return TableRanker("teacher", items, teacher.behaviours, teacher.recency)
 
     best = [0.0]
 
@@ -189,7 +190,8 @@ def _teacher(bench: Bench, data: Data) -> tuple[Teacher, str]:
         best[0] = max(best[0], figure := _ndcg(ranker(teacher), data.validation))
         return figure
 
-    with bench.bar("id teacher") as bar:
+    features = raw.towers.tower_of("item").pooled(data.catalogue.texts, study.fit.item_length)
+    with bench.bar("teacher") as bar:
         teacher = teach_ids(
             data.split.train,
             len(data.catalogue),
@@ -197,12 +199,13 @@ def _teacher(bench: Bench, data: Data) -> tuple[Teacher, str]:
             study.teacher,
             study.seed,
             data.split.cold,
+            features,
             lambda done, total, figure: bar(done, total, f"validation NDCG@10 {figure:.4f}"),
         )
-    bench.say(f"id teacher: validation NDCG@10 {best[0]:.4f}")
+    bench.say(f"teacher: validation NDCG@10 {best[0]:.4f}")
     with new_file(path) as aside:
-        scale = torch.tensor(teacher.scale, dtype=torch.float64)
-        save_file({"items": teacher.items, "behaviours": teacher.behaviours, "recency": teacher.recency, "scale": scale}, aside)
+        stored = {name: value for name, value in fields_of(teacher).items() if isinstance(value, torch.Tensor)}
+        save_file({**stored, "scale": torch.tensor(teacher.scale, dtype=torch.float64)}, aside)
     bench.state.put("teacher", key, {"figure": best[0]})
     return teacher, key
 

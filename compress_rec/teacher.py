@@ -1,7 +1,9 @@
-"""The id teacher: a two-tower model over item ids that only teaches; nothing of it is needed to serve a text model.
+"""The teacher: a two-tower model over item ids that only teaches; nothing of it is needed to serve a text model.
 
 A user is the recency-weighted sum of behaviour vectors, a score the cosine with an item vector, the loss a softmax over every warm item
-at every position of every training history. The window over the last behaviours is what makes it a sequence model.
+at every position of every training history. The window over the last behaviours is what makes it a sequence model. An item's vector is
+a linear map of what the untaught text model says of it, plus a part of its own that is kept small: so that its id only adds what its
+text cannot say, and a text model that learns from the vectors has less to learn by heart.
 """
 
 from __future__ import annotations
@@ -23,37 +25,65 @@ CHUNK = 16
 class Teacher:
     """Unit vectors by item and by behaviour, both (items, dimensions) float32; recency: (positions,) float32, the most recent first.
 
-    scale: the learned inverse temperature of the softmax. Items that nobody used in training have rows of no meaning.
+    scale: the learned inverse temperature of the softmax
+    item_map, behaviour_map: (width, dimensions) float32, from the untaught text model's pooled vectors; ``None`` for a teacher of ids alone
+    Items that nobody used in training have what the maps say of them, and rows of no meaning where there are no maps.
     """
 
     items: Tensor
     behaviours: Tensor
     recency: Tensor
     scale: float
+    item_map: Tensor | None = None
+    behaviour_map: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class TeacherSettings:
-    """How the teacher is trained: dimensions, window of behaviours, passes over the positions, positions a step, and AdamW's settings."""
+    """How the teacher is trained.
+
+    dimensions: of the vectors; window: behaviours that a user is made of; epochs: over the training positions; batch: positions a step;
+    learning_rate: of the ids' own parts, map_learning_rate: of the maps from text, 0 for a teacher of ids alone; weight_decay: of the own
+    parts; dropout: of behaviours in the window; patience: epochs without a better validation figure before stopping
+    """
 
     dimensions: int = 64
     window: int = 50
-    epochs: int = 40
+    epochs: int = 6
     batch: int = 1024
-    learning_rate: float = 0.01
-    weight_decay: float = 0.02
-    dropout: float = 0.2
+    learning_rate: float = 0.007
+    map_learning_rate: float = 0.003
+    weight_decay: float = 0.2
+    dropout: float = 0.5
     patience: int = 4
 
 
 class _TwoTower(nn.Module):
-    def __init__(self, items: int, settings: TeacherSettings) -> None:
+    def __init__(self, items: int, settings: TeacherSettings, features: Tensor | None) -> None:
         super().__init__()
-        self.items = nn.Parameter(torch.randn(items, settings.dimensions) * settings.dimensions**-0.5)
-        self.behaviours = nn.Parameter(torch.randn(items, settings.dimensions) * settings.dimensions**-0.5)
+        spread = settings.dimensions**-0.5
+        # beside what the text says of it, an item starts with nothing of its own
+        own = spread if features is None else 0.1 * spread
+        self.own_items = nn.Parameter(torch.randn(items, settings.dimensions) * own)
+        self.own_behaviours = nn.Parameter(torch.randn(items, settings.dimensions) * own)
+        self.features = features
+        if features is not None:
+            size = features.square().sum(-1).mean().sqrt()
+            self.item_map = nn.Parameter(torch.randn(features.shape[1], settings.dimensions) * spread / size)
+            self.behaviour_map = nn.Parameter(torch.randn(features.shape[1], settings.dimensions) * spread / size)
         self.decay = nn.Parameter(torch.linspace(0.0, -3.0, settings.window))
         self.scale = nn.Parameter(torch.tensor(2.5))
         self.dropout = settings.dropout
+
+    @property
+    def items(self) -> Tensor:
+        """(items, dimensions)."""
+        return self.own_items if self.features is None else self.own_items + self.features @ self.item_map
+
+    @property
+    def behaviours(self) -> Tensor:
+        """(items, dimensions)."""
+        return self.own_behaviours if self.features is None else self.own_behaviours + self.features @ self.behaviour_map
 
     def forward(self, pieces: Tensor) -> Tensor:
         """(pieces, window + CHUNK) item indexes, oldest first, -1 for none -> logits (pieces, CHUNK, items) of what came after each of the
@@ -94,6 +124,7 @@ def teach_ids(
     settings: TeacherSettings = TeacherSettings(),
     seed: int = 0,
     cold: np.ndarray | None = None,
+    features: Tensor | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Teacher:
     """Train the teacher and return the state with the best validation figure.
@@ -101,20 +132,26 @@ def teach_ids(
     histories: for every user, (events,) item indexes, oldest first; items: catalogue size
     validate: Teacher -> the figure that early stopping maximises (NDCG@10 on the validation events)
     cold: (items,) bool, left out of the softmax and of everything else
+    features: (items, width) float32, the untaught text model's pooled vectors; without them the teacher knows ids alone
     progress: called with (epoch, epochs, figure)
     """
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
+    if not settings.map_learning_rate:
+        features = None
     table = pieces(histories, settings.window)
-    model = _TwoTower(items, settings)
+    model = _TwoTower(items, settings, features)
     floor = torch.zeros(items)
     if cold is not None:
         floor[torch.from_numpy(np.array(cold, dtype=bool))] = -torch.inf
-    decayed = [model.items, model.behaviours]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": [model.decay, model.scale], "weight_decay": 0.0}],
-        lr=settings.learning_rate,
-    )
+    own = [model.own_items, model.own_behaviours]
+    maps = [] if features is None else [model.item_map, model.behaviour_map]
+    groups = [
+        {"params": own, "weight_decay": settings.weight_decay},
+        {"params": [model.decay, model.scale], "weight_decay": 0.0},
+        {"params": maps, "weight_decay": 0.0, "lr": settings.map_learning_rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
     size = max(settings.batch // CHUNK, 1)
     steps = settings.epochs * -(-len(table) // size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(1 - step / steps, 0.01))
@@ -149,4 +186,5 @@ def _state(model: _TwoTower) -> Teacher:
     with torch.no_grad():
         items = F.normalize(model.items, dim=-1).clone()
         behaviours = F.normalize(model.behaviours, dim=-1).clone()
-        return Teacher(items, behaviours, model.decay.exp().clone(), float(model.scale.exp()))
+        maps = (None, None) if model.features is None else (model.item_map.clone(), model.behaviour_map.clone())
+        return Teacher(items, behaviours, model.decay.exp().clone(), float(model.scale.exp()), *maps)

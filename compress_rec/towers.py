@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -98,25 +98,30 @@ class Tower(nn.Module):
         """
         return self.encode_heads(texts, (head,), length, batch)[head]
 
+    def pooled(self, texts: Sequence[str], length: int, batch: int = 64) -> Tensor:
+        """Encode texts up to the pooling, with no head and no normalisation: -> (texts, width) float32 on the CPU, in the order given."""
+        done = torch.zeros(len(texts), self.encoder.config.width)
+        with torch.inference_mode():
+            for rows, pooled in self._pooled(texts, length, batch):
+                done[rows] = pooled.cpu()
+        return done
+
+    def _pooled(self, texts: Sequence[str], length: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        device, training = self.device, self.training
+        self.eval()
+        for piece in self.tokens.batches(texts, length, batch):
+            moved = piece.to(device)
+            yield piece.rows, self.pool(self.encoder(moved.ids, moved.mask), moved.mask)
+        self.train(training)
+
     def encode_heads(self, texts: Sequence[str], heads: Sequence[str], length: int, batch: int = 64) -> dict[str, Tensor]:
         """Encode texts once and send them through several heads: -> a tensor a head, each as ``encode`` gives it."""
-        device = self.device
         chosen = {name: self.head(name) for name in heads}
-        rows, parts = [], []
-        training = self.training
-        self.eval()
-        with torch.inference_mode():
-            for piece in self.tokens.batches(texts, length, batch):
-                moved = piece.to(device)
-                pooled = self.pool(self.encoder(moved.ids, moved.mask), moved.mask)
-                parts.append({name: F.normalize(head(pooled), dim=-1).cpu() for name, head in chosen.items()})
-                rows.append(piece.rows)
-        self.train(training)
         done = {name: torch.zeros(len(texts), self.dimensions(name)) for name in chosen}
-        if rows:
-            order = torch.cat(rows)
-            for name, vectors in done.items():
-                vectors[order] = torch.cat([part[name] for part in parts])
+        with torch.inference_mode():
+            for rows, pooled in self._pooled(texts, length, batch):
+                for name, head in chosen.items():
+                    done[name][rows] = F.normalize(head(pooled), dim=-1).cpu()
         return done
 
     def dimensions(self, head: str) -> int:

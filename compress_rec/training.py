@@ -1,9 +1,9 @@
-"""Fine-tuning the text towers: by an id teacher's vectors, or by an in-batch softmax over pairs; through ``accelerate``.
+"""Fine-tuning the text towers: by a teacher's vectors, or by an in-batch softmax over pairs; through ``accelerate``.
 
 Teacher: every item's text is encoded once a pass and two heads regress (1 − cosine) onto the teacher's item and behaviour vectors, while
-a third one regresses the text of a training history onto the teacher's user vector. Ids only teach; serving sees text alone. In the end
-the warm titles are learned by heart, and what the model says of other texts would drift: so, after a few passes, its own vectors of
-made-up texts are held fast beside the lesson (Li & Hoiem 2016, "Learning without Forgetting").
+a third one regresses the text of a training history onto the teacher's user vector. Ids only teach; serving sees text alone.
+Where the teacher has maps from the model's pooled vectors to its own, the heads start from them: the model then begins with what texts
+alone can say, and learns by heart only what is left, which keeps items that nobody has used in their place.
 In-batch softmax: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding" (InfoNCE), over cosines with a
 learned temperature; the other items of the batch are the negatives.
 """
@@ -17,6 +17,8 @@ from typing import Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,20 +38,18 @@ class FitSettings:
     better validation figure before stopping; dimensions: of the vectors; history: titles in a history's text; item_length, text_length:
     tokens; word_learning_rate: of the word pieces' vectors, 0 keeps them still;
     popularity: power of an item's count that weighs its loss;
-    anchor_after: passes after which what the model says of unseen texts is held fast, 0 for never; anchors: such texts a step;
-    anchor_weight: of their loss beside the items';
     mixed_precision: ``no``, ``fp16`` or ``bf16``, as accelerate takes it
     """
 
     method: Literal["teacher", "softmax"] = "teacher"
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    passes: int = 8
+    passes: int = 5
     steps: int = 0
     batch: int = 32
     histories: int = 8
     accumulate: int = 1
     learning_rate: float = 3e-4
-    head_learning_rate: float = 5e-3
+    head_learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup: float = 0.05
     dropout: float = 0.0
@@ -61,9 +61,6 @@ class FitSettings:
     text_length: int = 96
     word_learning_rate: float = 0.0
     popularity: float = 0.5
-    anchor_after: int = 3
-    anchors: int = 16
-    anchor_weight: float = 1.0
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
 
 
@@ -85,8 +82,11 @@ class Fitted:
     stopped: bool
 
 
-def with_heads(towers: Towers, settings: FitSettings, seed: int) -> Towers:
-    """Return the recommender with fresh linear heads ``item``, ``behaviour`` and ``text`` on the tower that serves all three."""
+def with_heads(towers: Towers, settings: FitSettings, seed: int, teacher: Teacher | None = None) -> Towers:
+    """Return the recommender with linear heads ``item``, ``behaviour`` and ``text`` on the tower that serves all three.
+
+    The heads start from the teacher's maps where it has them, else at random.
+    """
     names = {role.tower for role in towers.roles.values()}
     if len(names) != 1:
         raise CompressRecError(f"fine-tuning starts from one tower for all roles, but there are {len(names)}: load the uncompressed model")
@@ -94,10 +94,11 @@ def with_heads(towers: Towers, settings: FitSettings, seed: int) -> Towers:
     tower = towers.towers[name]
     width = tower.encoder.config.width
     generator = torch.Generator().manual_seed(seed)
-    heads = {
-        role: Head([HeadStage()], {"0.weight": torch.randn(settings.dimensions, width, generator=generator) * width**-0.5})
-        for role in ("item", "behaviour", "text")
-    }
+    starts = {role: torch.randn(settings.dimensions, width, generator=generator) * width**-0.5 for role in ("item", "behaviour", "text")}
+    if teacher is not None and teacher.item_map is not None and teacher.behaviour_map is not None:
+        maps = {"item": teacher.item_map, "behaviour": teacher.behaviour_map, "text": teacher.behaviour_map}
+        starts = {role: found.T.contiguous().clone() for role, found in maps.items()}
+    heads = {role: Head([HeadStage()], {"0.weight": start}) for role, start in starts.items()}
     longest = tower.encoder.config.positions or 10_000
     lengths = {"item": settings.item_length, "behaviour": settings.item_length, "text": settings.text_length}
     roles = {role: Role(name, role, min(length, longest)) for role, length in lengths.items()}
@@ -125,7 +126,7 @@ class _Objective(nn.Module):
                 vectors[role] = F.normalize(self.tower.head(self.head_of[role])(pooled), dim=-1)
             for head, target in part.targets.items():
                 made = F.normalize(self.tower.head(self.head_of[head])(pooled), dim=-1)
-                total = total + part.factor * ((1 - (made * target).sum(-1)) * part.weights).sum() / part.weights.sum()
+                total = total + ((1 - (made * target).sum(-1)) * part.weights).sum() / part.weights.sum()
         if self.method == "softmax":
             return self._softmax(vectors["text"], vectors["item"], batch["item"].weights)
         # the temperature has no part in this loss; it stays in the graph, so that every parameter has a gradient on every device
@@ -153,17 +154,26 @@ def fit(
     teacher: vectors to regress on, needed by the method ``teacher``
     """
     if settings.method == "teacher" and teacher is None:
-        raise CompressRecError("the method 'teacher' needs the id teacher's vectors, but none came: give teacher=… or choose 'softmax'")
+        raise CompressRecError("the method 'teacher' needs the teacher's vectors, but none came: give teacher=… or choose 'softmax'")
     if settings.method == "teacher" and teacher is not None and teacher.items.shape[1] != settings.dimensions:
         raise CompressRecError(
             f"the text model's vectors have {settings.dimensions} dimensions and the teacher's {teacher.items.shape[1]}: "
             "give 'dimensions' of [fit] and [teacher] the same value"
         )
+    if settings.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise CompressRecError("mixed precision in fp16 needs a GPU, but there is none: choose 'bf16' or 'no'")
     torch.manual_seed(seed)
+    # accelerate keeps one state a process and refuses another precision than the first: each fit begins with its own
+    AcceleratorState._reset_state()
     accelerator = Accelerator(
-        mixed_precision=settings.mixed_precision, gradient_accumulation_steps=settings.accumulate, cpu=not torch.cuda.is_available()
+        mixed_precision=settings.mixed_precision,
+        gradient_accumulation_steps=settings.accumulate,
+        cpu=not torch.cuda.is_available(),
+        # not every head has a part in every loss
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    student = with_heads(towers, settings, seed)
+    processes = accelerator.num_processes
+    student = with_heads(towers, settings, seed, teacher if settings.method == "teacher" else None)
     if teacher is not None:
         student = replace(student, recency=teacher.recency.clone())
     name = student.role("item").tower
@@ -176,16 +186,16 @@ def fit(
         source = TeacherExamples(student, side, teacher, settings.batch, settings.histories, settings.popularity, seed)
     else:
         source = SoftmaxExamples(student, side, settings.batch, seed)
-    steps = settings.steps or source.count * settings.passes
+    steps = settings.steps or -(-source.count * settings.passes // processes)
     optimizer = _optimizer(objective, settings)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, steps, settings.warmup))
-    objective, optimizer, schedule = accelerator.prepare(objective, optimizer, schedule)
-    every = max(source.count * settings.evaluate_every, 1)
+    turns = -(-steps // settings.accumulate)
+    # not prepared: accelerate would step it once a process, and not at all in between, but it counts the optimiser's steps
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, turns, settings.warmup))
+    objective, optimizer = accelerator.prepare(objective, optimizer)
+    every = max(source.count * settings.evaluate_every // processes, 1)
     best, best_figure, waited, figures, stopped = tower.clone(), -math.inf, 0, [], False
     for number in range(steps):
         # every process draws its own batches: process p of n takes the batches p, p + n, …
-        if isinstance(source, TeacherExamples) and settings.anchors and number == settings.anchor_after * source.count > 0:
-            source.hold_fast(tower.clone(), settings.anchors, settings.anchor_weight)
         batch = source.batch(number * accelerator.num_processes + accelerator.process_index)
         objective.train()
         with accelerator.accumulate(objective):

@@ -21,7 +21,7 @@ PENALTIES = tuple(float(10**power) for power in np.arange(-1, 5.01, 0.25))
 
 @dataclass(frozen=True)
 class AttributeRidge(Baseline):
-    """Ridge regression from item attributes to the id teacher's item and behaviour vectors, learned on the warm items.
+    """Ridge regression from item attributes to the teacher's item and behaviour vectors, learned on the warm items.
 
     The attributes are the words of the columns that sort items into groups (genres, brand, department) and years with their decades, as a
     multi-hot table. It ranks cold items from their attributes, without reading a title: a text model that does no better on them has

@@ -1,4 +1,4 @@
-"""The id teacher's own vectors, served as a table."""
+"""The teacher's own vectors, served as a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from compress_rec.trial import Catalogue, TableRanker
 
 @dataclass(frozen=True)
 class IdLookup(Baseline):
-    """The id teacher's item and behaviour vectors in a table: the perfect compression of a text model for items that everybody knows.
+    """The teacher's item and behaviour vectors in a table: the perfect compression of a text model for items that everybody knows.
 
     It knows nothing of cold items: theirs is the zero vector, whose cosine with everything is 0. They all tie, and ranked among
     themselves get what chance gives.
