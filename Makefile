@@ -59,7 +59,7 @@ optimum: $(OPTIMUM)/.ready
 	$(OPTIMUM)/bin/python -m pytest tests/exports tests/test_encoder.py tests/test_huggingface.py tests/test_variant.py
 
 figures: $(READY)
-	$(BIN)/python -m compress_rec.figures README.md docs/demo/report.jsonl
+	$(BIN)/python -m compress_rec.figures README.md runs/demo/report.jsonl --keep docs/demo
 
 clean:
 	rm -rf build dist *.egg-info $(READY) $(OPTIMUM)/.ready

@@ -1,7 +1,8 @@
 """Writing a report's figures into a Markdown file, so that no number in a README is typed by hand.
 
 ``python -m compress_rec.figures README.md runs/demo/report.jsonl`` replaces what stands between ``<!-- figures:demo -->`` and
-``<!-- /figures -->``; with ``--check`` nothing is written, and a difference is an error.
+``<!-- /figures -->``; with ``--check`` nothing is written, and a difference is an error. ``--keep docs/demo`` also writes what may be
+published of the report there: the rows behind the figures, without anybody's history, and the plot of speed against accuracy as a picture.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress_rec import markdown, wording
+from compress_rec import markdown, picture, wording
 from compress_rec.errors import CompressRecError
 from compress_rec.files import new_file
-from compress_rec.report import Report, read
+from compress_rec.report import BUILD, Report, read, write
 
 END = "<!-- /figures -->"
 
@@ -39,19 +40,32 @@ def replaced(text: str, report: Report, name: str, where: str) -> str:
     return re.sub(re.escape(start) + ".*?" + re.escape(END), lambda _: f"{start}\n{block(report)}\n{END}", text, count=1, flags=re.DOTALL)
 
 
+def published(report: Report) -> Report:
+    """Return what may be committed of a report: the rows of the measures in the first table, and nothing of what users did."""
+    shown = {measure for title, measure in wording.headlines(report).items() if title != "Other"}
+    shown |= {measure for measure in (f"{name}[user=text]" for name in shown) if measure in report.measures}
+    rows = tuple(row for row in report.rows if row.measure in shown or row.measure == BUILD)
+    return Report(report.environment, rows, {name: value for name, value in report.extras.items() if name != "explanations"})
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check the figures; 0 when they are as the report has them, 1 when a check found others, 2 on a fault in what was given."""
     parser = argparse.ArgumentParser(prog="python -m compress_rec.figures", description="write a report's figures into a Markdown file")
     parser.add_argument("markdown", type=Path, help="the file with the markers")
     parser.add_argument("report", type=Path, help="a report.jsonl")
     parser.add_argument("--name", default="demo", help="which block: figures:NAME")
+    parser.add_argument("--keep", type=Path, help="a folder for the published part of the report and its picture")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the file says something else")
     given = parser.parse_args(arguments)
     try:
         if not given.markdown.is_file():
             raise CompressRecError(f"there is no file {given.markdown}: name the Markdown file that holds the markers")
         text = given.markdown.read_text(encoding="utf-8")
-        wanted = replaced(text, read(given.report), given.name, str(given.markdown))
+        report = published(read(given.report))
+        wanted = replaced(text, report, given.name, str(given.markdown))
+        if given.keep is not None and not given.check:
+            write(report, given.keep / "report.jsonl")
+            picture.pareto(report, given.keep / "pareto.png")
         if given.check and wanted != text:
             print(f"{given.markdown} does not hold the figures of {given.report}: run the command again without --check", file=sys.stderr)
             return 1
