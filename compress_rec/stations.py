@@ -71,7 +71,7 @@ class Bench:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
             task = progress.add_task(title, total=None, note="")
 
             def show(done: int, total: int, note: str = "") -> None:
