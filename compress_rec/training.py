@@ -196,7 +196,7 @@ def fit(
     best, best_figure, waited, figures, stopped = tower.clone(), -math.inf, 0, [], False
     for number in range(steps):
         # every process draws its own batches: process p of n takes the batches p, p + n, …
-        batch = source.batch(number * accelerator.num_processes + accelerator.process_index)
+        batch = source.batch(number * processes + accelerator.process_index)
         objective.train()
         with accelerator.accumulate(objective):
             loss = objective({role: part.to(accelerator.device) for role, part in batch.items()})
@@ -204,7 +204,8 @@ def fit(
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(objective.parameters(), 1.0)
             optimizer.step()
-            schedule.step()
+            if accelerator.sync_gradients:
+                schedule.step()
             optimizer.zero_grad()
         last = number + 1 == steps
         figure = None

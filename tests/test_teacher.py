@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,16 @@ from compress_rec.split import Split, split
 from compress_rec.teacher import CHUNK, Teacher, TeacherSettings, pieces, teach_ids
 from compress_rec.trial import Catalogue, TableRanker, Trial
 
-SETTINGS = TeacherSettings(dimensions=16, window=4, epochs=12, batch=128, learning_rate=0.05, dropout=0.1)
+SETTINGS = TeacherSettings(dimensions=16, window=4, epochs=12, batch=512, learning_rate=0.1, dropout=0.1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tables this small only lose by a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
