@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -211,7 +211,7 @@ def fit(
         figure = None
         if (number + 1) % every == 0 or last:
             objective.eval()
-            figure = validate(student)
+            figure = _agreed(validate(student), accelerator)
             figures.append((number + 1, figure))
             if figure > best_figure:
                 best, best_figure, waited = tower.clone(), figure, 0
@@ -223,6 +223,13 @@ def fit(
         if stopped:
             break
     return Fitted(student.with_tower(name, best), tuple(figures), stopped)
+
+
+def _agreed(figure: float, accelerator: Accelerator) -> float:
+    """Return the figure of process 0: last bits may differ between devices, and who stops alone leaves the others waiting for ever."""
+    if accelerator.num_processes == 1:
+        return figure
+    return float(broadcast(torch.tensor([figure], dtype=torch.float64, device=accelerator.device))[0])
 
 
 def _slope(step: int, steps: int, warmup: float) -> float:

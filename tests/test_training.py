@@ -247,3 +247,5 @@ def test_two_processes_end_with_the_same_model(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=Path(__file__).parent.parent, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text()
+    # what one process finds in its validation is what all of them go by, or one would stop alone
+    assert (tmp_path / "1").read_text().endswith("((1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0))")
