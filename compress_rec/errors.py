@@ -14,6 +14,10 @@ class CompressRecError(ValueError):
     """
 
 
+class DiskFault(CompressRecError):
+    """A file or folder could not be written: no fault of what was to be kept in it, so that whatever goes on to the next piece stops."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'? (known: …)"``, to be put behind a sentence about an unknown name."""
     known = sorted(choices)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from compress_rec.errors import CompressRecError
+from compress_rec.errors import CompressRecError, DiskFault
 
 
 @contextlib.contextmanager
@@ -75,13 +75,13 @@ def _disk_faults(goal: Path) -> Iterator[None]:
     except CompressRecError:
         raise
     except OSError as fault:
-        raise CompressRecError(
+        raise DiskFault(
             f"{goal} could not be written: {fault.strerror or fault}; nothing was changed there, free some space or name another folder"
         ) from fault
     except Exception as fault:
         # safetensors wraps a full disk in an error of its own; everything else is passed on as it is
         if "No space left" in str(fault) or type(fault).__name__ == "SafetensorError":
-            raise CompressRecError(
+            raise DiskFault(
                 f"{goal} could not be written: {fault}; nothing was changed there, free some space or name another folder"
             ) from fault
         raise

@@ -185,7 +185,8 @@ def _extras(study: Study, found: Data, trial: Trial, made: Sequence[Made]) -> di
         "users with a warm held-out item": len(trial.users),
         "cold items": int(trial.catalogue.cold.sum()),
         "users with cold items": len(trial.cold_users),
-        "model": next(iter(study.model.values())),
+        # a report is handed on: where the model lay on this machine is nobody's business
+        "model": study.model["name"] if "name" in study.model else Path(study.model["path"]).absolute().name,
     }
     return {
         "title": study.title,

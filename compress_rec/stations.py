@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 
-from compress_rec.errors import CompressRecError
+from compress_rec.errors import CompressRecError, DiskFault
 from compress_rec.examples import TrainingSide
 from compress_rec.files import new_file
 from compress_rec.huggingface import read_safetensors
@@ -151,9 +152,9 @@ def fitted(bench: Bench, data: Data) -> Models:
     key = key_of("fit", data.key, raw_key, teacher_key, fields_of(study.fit), study.fine_tune, study.seed)
     goal = bench.folder / "variants" / REFERENCE
     kept = bench.state.get("fit", key)
-    if kept is not None and goal.exists():
+    if kept is not None and (made := _kept_variant(bench, goal)) is not None:
         bench.say("the model is there" + (f" (validation NDCG@10 {kept['figure']:.4f})" if kept["figure"] is not None else ""))
-        return Models(raw, teacher, Variant.load(goal), key)
+        return Models(raw, teacher, made, key)
     figure: float | None = None
     if not study.fine_tune:
         towers = raw.towers if raw.towers.recency is not None else replace(raw.towers, recency=teacher.recency)
@@ -174,10 +175,14 @@ def _teacher(bench: Bench, data: Data, raw: Variant, raw_key: str) -> tuple[Teac
     path = bench.folder / "teacher.safetensors"
     kept = bench.state.get("teacher", key)
     if kept is not None and path.exists():
-        stored = read_safetensors(path)
-        bench.say(f"the teacher is there (validation NDCG@10 {kept['figure']:.4f})")
-        maps = stored.get("item_map"), stored.get("behaviour_map")
-        return Teacher(stored["items"], stored["behaviours"], stored["recency"], float(stored["scale"]), *maps), key
+        try:
+            stored = read_safetensors(path)
+        except CompressRecError as fault:
+            bench.say(f"the teacher is made again: {fault}")
+        else:
+            bench.say(f"the teacher is there (validation NDCG@10 {kept['figure']:.4f})")
+            maps = stored.get("item_map"), stored.get("behaviour_map")
+            return Teacher(stored["items"], stored["behaviours"], stored["recency"], float(stored["scale"]), *maps), key
 
     def ranker(teacher: Teacher) -> TableRanker:
         items = teacher.items.clone()
@@ -261,6 +266,18 @@ def reason(fault: Exception) -> str:
     return str(fault) if isinstance(fault, CompressRecError) else f"{type(fault).__name__}: {fault}"
 
 
+def _kept_variant(bench: Bench, goal: Path) -> Variant | None:
+    """Load what an earlier run left in ``goal``; ``None`` where there is nothing, or nothing whole, which is said, removed and made again."""
+    if not goal.exists():
+        return None
+    try:
+        return Variant.load(goal)
+    except CompressRecError as fault:
+        bench.say(f"{goal.name} is made again: {fault}")
+        shutil.rmtree(goal, ignore_errors=True)
+        return None
+
+
 def variants(bench: Bench, data: Data, models: Models) -> tuple[Made, ...]:
     """Make every planned variant; those that share their first steps share them here too. A refusal becomes a row."""
     study = bench.study
@@ -288,10 +305,9 @@ def _variant(
     goal, plan = bench.folder / "variants" / name, tuple(step.to_json() for step in steps)
     # two plans may be the same steps under two names
     key = key_of(keys[-1], name)
-    if bench.state.get(f"variants/{name}", key) is not None and goal.exists():
+    if bench.state.get(f"variants/{name}", key) is not None and (there := _kept_variant(bench, goal)) is not None:
         bench.say(f"{name} is there")
-        variant = Variant.load(goal)
-        prefixes[keys[-1]] = variant
+        variant = prefixes[keys[-1]] = there
         return Made(name, "variant", plan, key, VariantRanker(variant))
     start = max(place for place, known in enumerate(keys) if known in prefixes)
     variant = prefixes[keys[start]]
@@ -305,6 +321,9 @@ def _variant(
         named = replace(variant, name=name, steps=steps)
         named.save(goal)
         named = Variant.load(goal)
+    except DiskFault:
+        # the next one would find the disk no emptier
+        raise
     except Exception as fault:
         # one plan that breaks must not cost a night's run: it is a row with its reason
         bench.say(f"{name} could not be made: {reason(fault)}")
@@ -352,14 +371,16 @@ def _static_average(bench: Bench, data: Data, models: Models, raw: Variant) -> M
     start = Static()
     key = key_of(STATIC_AVERAGE, models.key, fields_of(settings), fields_of(start))
     goal = bench.folder / "variants" / "static-average"
-    if bench.state.get("variants/static-average", key) is not None and goal.exists():
+    if bench.state.get("variants/static-average", key) is not None and (there := _kept_variant(bench, goal)) is not None:
         bench.say(f"{STATIC_AVERAGE} is there")
-        return Made(STATIC_AVERAGE, "baseline", (), key, VariantRanker(Variant.load(goal)))
+        return Made(STATIC_AVERAGE, "baseline", (), key, VariantRanker(there))
     texts = training_texts(data, study.histories, raw.towers.history, study.seed)
     try:
         begun = raw.then(Step(start), lessons_of(raw.towers, texts, study.seed))
         towers, _ = _taught(bench, data, begun, models.teacher, settings, STATIC_AVERAGE)
         Variant(STATIC_AVERAGE, towers).save(goal)
+    except DiskFault:
+        raise
     except Exception as fault:
         bench.say(f"{STATIC_AVERAGE} could not be made: {reason(fault)}")
         return Made(STATIC_AVERAGE, "baseline", (), key, None, reason(fault))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -244,11 +247,53 @@ def test_an_interruption_leaves_what_is_finished_and_the_next_run_goes_on(
 BASELINES = ("popularity", "id lookup", "zero-shot")
 
 
-def test_a_damaged_variant_is_refused_by_name(tiny_run: TinyRun, copied: Path) -> None:
-    file = copied / "variants" / "int8" / "tensors.safetensors"
-    file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(CompressRecError, match=r"int8.tensors\.safetensors"):
-        run(tiny_run.study, copied, quiet())
+@pytest.mark.parametrize("damaged", ["variants/int8", "variants/reference", "."])
+def test_what_is_damaged_is_made_again_and_said(tiny_run: TinyRun, copied: Path, work: list[Any], damaged: str) -> None:
+    """A cut-off tensor file, or one that is gone, of a variant, the model or the teacher."""
+    name = "teacher.safetensors" if damaged == "." else "tensors.safetensors"
+    file = copied / damaged / name
+    if damaged == "variants/reference":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:200])
+    console = Console(record=True, file=io.StringIO(), width=1000)
+    again = run(tiny_run.study, copied, console)
+    title = {"variants/int8": "int8", "variants/reference": "reference", ".": "the teacher"}[damaged]
+    assert f"{title} is made again: the tensor file {file} cannot be read" in console.export_text()
+    assert work == [*{"int8": ["quantize_int8"], "reference": ["fit"], "the teacher": ["teacher"]}[title], "factorize"]
+    assert file.read_bytes() == (tiny_run.folder / damaged / name).read_bytes()
+    assert again.report.rows == tiny_run.finished.report.rows
+
+
+def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(
+    tiny_run: TinyRun, copied: Path, work: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no variant's fault: no row, and nothing half-written."""
+    shutil.rmtree(copied / "variants" / "half")
+    (copied / "report.html").unlink()
+    with monkeypatch.context() as patched:
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patched.setattr("compress_rec.variant.save_file", full)
+        with pytest.raises(CompressRecError) as caught:
+            run(tiny_run.study, copied, quiet())
+    assert str(caught.value) == (
+        f"{copied / 'variants' / 'half'} could not be written: No space left on device; nothing was changed there, "
+        "free some space or name another folder"
+    )
+    assert work == ["factorize[method=plain]"]
+    assert {path.name for path in (copied / "variants").iterdir()} == {*NAMES} - {"half"}
+    assert not (copied / "report.html").exists()
+    assert run(tiny_run.study, copied, quiet()).report.rows == tiny_run.finished.report.rows
+
+
+def test_a_report_tells_no_path_of_the_machine(tiny_run: TinyRun) -> None:
+    facts = tiny_run.finished.report.extras["data"]
+    assert facts["model"] == "model"
+    for name in ("report.html", "report.md", "report.jsonl"):
+        assert str(tiny_run.folder.parent) not in (tiny_run.folder / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
