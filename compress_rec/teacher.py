@@ -49,7 +49,7 @@ class TeacherSettings:
 
     dimensions: int = 64
     window: int = 50
-    epochs: int = 6
+    epochs: int = 5
     batch: int = 1024
     learning_rate: float = 0.007
     map_learning_rate: float = 0.003
