@@ -36,7 +36,7 @@ def ranks(scores: Tensor, places: Tensor, exclude: Sequence[Sequence[int]] | Non
     better = (scores > own).sum(1).double()
     tied = (scores == own).sum(1).double() - 1
     for user, items in enumerate(exclude or ()):
-        out = scores[user, torch.tensor([item for item in items if item != int(places[user])], dtype=torch.int64)]
+        out = scores[user, torch.tensor(sorted({*items} - {int(places[user])}), dtype=torch.int64)]
         better[user] -= (out > own[user]).sum()
         tied[user] -= (out == own[user]).sum()
     return better + tied / 2 + 1
