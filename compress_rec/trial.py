@@ -199,20 +199,15 @@ class Trial:
     def items(self, ranker: Ranker) -> Tensor:
         """(items, dimensions): the ranker's item vectors, encoded once; NaN and infinity are refused."""
 
-        def make() -> Tensor:
-            vectors = ranker.item_vectors(self.catalogue)
-            bad = int((~torch.isfinite(vectors).all(-1)).sum())
-            if bad:
-                raise CompressRecError(
-                    f"'{ranker.name}' gives NaN or infinity for {bad} of {len(vectors)} items: it cannot be ranked; undo its last step"
-                )
-            return vectors
-
-        return self.once(ranker, "items", make)  # type: ignore[no-any-return]
+        return self.once(ranker, "items", lambda: _finite(ranker, ranker.item_vectors(self.catalogue), "items"))  # type: ignore[no-any-return]
 
     def user_vectors(self, ranker: Ranker, kind: UserKind = "pooled") -> Tensor:
-        """(users, dimensions): the vectors of the users with a held-out item, made once."""
-        return self.once(ranker, ("users", kind), lambda: ranker.user_vectors(self.catalogue, self.histories, kind))  # type: ignore[no-any-return]
+        """(users, dimensions): the vectors of the users with a held-out item, made once; NaN and infinity are refused."""
+
+        def make() -> Tensor:
+            return _finite(ranker, ranker.user_vectors(self.catalogue, self.histories, kind), "users")
+
+        return self.once(ranker, ("users", kind), make)  # type: ignore[no-any-return]
 
     def lists(self, ranker: Ranker, kind: UserKind = "pooled", k: int = 10) -> Tensor:
         """(users, k) int64: the top k of the whole catalogue minus each user's history, best first; -1 where fewer are left."""
@@ -230,7 +225,8 @@ class Trial:
         """(cold users, items): cosines of the whole catalogue, for the users who used cold items."""
 
         def make() -> Tensor:
-            return ranker.user_vectors(self.catalogue, self.cold_histories, kind) @ self.items(ranker).T
+            users = _finite(ranker, ranker.user_vectors(self.catalogue, self.cold_histories, kind), "users")
+            return users @ self.items(ranker).T
 
         return self.once(ranker, ("cold", kind), make)  # type: ignore[no-any-return]
 
@@ -239,6 +235,15 @@ class Trial:
         if self.reference is None:
             raise CompressRecError("this measure compares with the uncompressed model, but the trial has none: give reference=…")
         return self.reference
+
+
+def _finite(ranker: Ranker, vectors: Tensor, what: str) -> Tensor:
+    bad = int((~torch.isfinite(vectors).all(-1)).sum())
+    if bad:
+        raise CompressRecError(
+            f"'{ranker.name}' gives NaN or infinity for {bad} of {len(vectors)} {what}: it cannot be ranked; undo its last step"
+        )
+    return vectors
 
 
 def slices(trial: Trial) -> Mapping[str, tuple[str, ...]]:
