@@ -45,15 +45,19 @@ def recommend(variant: Path | str, history: Sequence[str], k: int = 10, catalogu
             "the catalogue should hold 'items' and 'texts', but they are missing: take catalogue.json from a study's run folder"
         )
     items, texts = [str(item) for item in found["items"]], [str(text) for text in found["texts"]]
+    if isinstance(history, str):
+        raise CompressRecError(f"a history is a list of ids or texts, but the string '{history}' came: put it into a list")
     if not history:
         raise CompressRecError("a recommendation needs at least one item of the history: give --history once or several times")
     if not 1 <= k <= len(items):
         raise CompressRecError(f"k must be between 1 and the catalogue's {len(items)} items, but {k} came")
     places = [_place(name, items, texts) for name in history]
+    left = len(items) - len(set(places))
+    if not left:
+        raise CompressRecError(f"the history holds all {len(items)} items of the catalogue, and none is left: give fewer of them")
     towers = load(folder).towers
     vectors, behaviours = towers.encode(texts, "item"), towers.encode([texts[place] for place in places], "behaviour")
     user = towers.pooled(behaviours, [range(len(places))])
-    left = len(items) - len(set(places))
     scores, ids = CosineIndex(vectors).search(user, min(k, left), exclude=[places])
     units = units_of(range(len(places)))
     fading = torch.ones(len(places)) if towers.recency is None else towers.recency
