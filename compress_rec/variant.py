@@ -198,9 +198,13 @@ def compress(
     seed: of everything drawn at random; the same seed gives the same bits on the same machine
     """
     steps = read_plan(plan)
-    if isinstance(texts, str):
-        raise CompressRecError("texts should be a list of strings, but a single string came: put it into a list")
-    by_role = {role: list(found) for role, found in texts.items()} if isinstance(texts, Mapping) else {"item": list(texts)}
+    given = texts if isinstance(texts, Mapping) else {"item": texts}
+    for role, found in given.items():
+        # the letters of a string would pass for texts
+        if isinstance(found, str):
+            where = f"texts of the role '{role}'" if isinstance(texts, Mapping) else "texts"
+            raise CompressRecError(f"{where} should be a list of strings, but a single string came: put it into a list")
+    by_role = {role: list(found) for role, found in given.items()}
     for number, pair in enumerate(pairs or ()):
         if not (
             isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
