@@ -267,7 +267,7 @@ def reason(fault: Exception) -> str:
 
 
 def _kept_variant(bench: Bench, goal: Path) -> Variant | None:
-    """Load what an earlier run left in ``goal``; ``None`` where there is nothing, or nothing whole, which is said, removed and made again."""
+    """Load what an earlier run left in ``goal``; ``None`` where there is nothing, or nothing whole: that is said and removed."""
     if not goal.exists():
         return None
     try:
