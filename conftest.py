@@ -13,7 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("compress_rec")
     group.addoption("--benchmark", action="store_true", help="run bench/ instead of tests/: kernels against peers, variants side by side")
-    group.addoption("--run", default="runs/demo", help="the run folder whose variants the benchmark compares (default: runs/demo)")
+    told = "the run folder whose variants the benchmark compares (default: runs/demo); write --run=FOLDER where it lies elsewhere"
+    group.addoption("--run", default="runs/demo", help=told)
 
 
 def pytest_configure(config: pytest.Config) -> None:
