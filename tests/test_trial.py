@@ -68,7 +68,7 @@ def test_a_trial_is_one_side_of_the_split(taken: Split, catalogue: Catalogue, st
     assert len(rows) > 48
     for history, target in zip(made.histories, made.targets.tolist(), strict=True):
         assert target not in history
-        assert not catalogue.cold[list((*history, target))].any()
+        assert not catalogue.cold[[*history, target]].any()
     if stage == "test":
         assert all(taken.validation[user] in history for user, history in zip(rows, made.histories, strict=True))
     else:
@@ -217,7 +217,7 @@ def test_a_table_has_no_text_and_a_plain_ranker_no_parts(catalogue: Catalogue) -
         lambda: table.read_items(["red song"]),
         lambda: Oracle().pooled_parts(catalogue),
     ):
-        with pytest.raises(NotApplicable, match="^'(table|oracle)' "):
+        with pytest.raises(NotApplicable, match=r"^'(table|oracle)' "):
             ask()
 
 
