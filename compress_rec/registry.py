@@ -5,15 +5,25 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import math
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from compress_rec.errors import CompressRecError, nearest
 
 T = TypeVar("T")
+# what a number may be asked to be, as a refusal words it
+RANGES: Mapping[str, Callable[[float], bool]] = {
+    "at least 0": lambda value: value >= 0,
+    "at least 1": lambda value: value >= 1,
+    "finite and at least 0": lambda value: math.isfinite(value) and value >= 0,
+    "finite and above 0": lambda value: math.isfinite(value) and value > 0,
+    "at least 0 and below 1": lambda value: 0 <= value < 1,
+    "between 0 and 1": lambda value: 0 <= value <= 1,
+}
 
 
 class Registry(Generic[T]):
@@ -130,6 +140,14 @@ def checked(options: Mapping[str, Any], cls: type, what: str) -> dict[str, Any]:
     if missing:
         raise CompressRecError(f"{what} needs the option '{missing[0]}', which was not given")
     return done
+
+
+def refuse_outside(instance: Any, what: str, wanted: Mapping[str, str]) -> None:
+    """Refuse an option of ``what`` whose number lies outside what is wanted; wanted: field -> one of ``RANGES``."""
+    for key, words in wanted.items():
+        value = getattr(instance, key)
+        if not RANGES[words](value):
+            raise CompressRecError(f"option '{key}' of {what} must be {words}, but {value} came")
 
 
 def _fits(value: Any, hint: Any) -> bool:

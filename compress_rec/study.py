@@ -17,6 +17,7 @@ from compress_rec.measure import build as build_measures
 from compress_rec.recipe import Step, read_plan
 from compress_rec.registry import checked
 from compress_rec.report import REFERENCE
+from compress_rec.report import STATIC_AVERAGE as STATIC_AVERAGE
 from compress_rec.teacher import TeacherSettings
 from compress_rec.training import FitSettings
 
@@ -39,7 +40,7 @@ TABLES = (
     "budget",
 )
 STATIONS = ("data", "fit", "variants", "measures", "report")
-ZERO_SHOT, STATIC_AVERAGE = "zero-shot", "static average"
+ZERO_SHOT = "zero-shot"
 DEFAULT_MEASURES = (
     "ndcg@10",
     "recall@10",
@@ -110,6 +111,8 @@ def parse(table: Mapping[str, Any], name: str = "study") -> Study:
         raise CompressRecError(f"'fine_tune' of [fit] must be true or false, but {fine_tune!r} came")
     chosen = _options(table.get("baselines", {}), "baselines", {"tables": list, "zero_shot": bool, "static_average": bool})
     lesson = _options(table.get("lesson", {}), "lesson", {"histories": int})
+    if lesson.get("histories", 0) < 0:
+        raise CompressRecError(f"'histories' of [lesson] must be at least 0, but {lesson['histories']} came")
     taken = _options(table.get("measures", {}), "measures", {"take": list})
     budget = _options(table.get("budget", {}), "budget", dict.fromkeys(STATIONS, float))
     plans, measures = _plans(table.get("variants", {})), build_measures(taken.get("take", DEFAULT_MEASURES))
@@ -121,8 +124,8 @@ def parse(table: Mapping[str, Any], name: str = "study") -> Study:
     return Study(
         name=_plain(table, "name", str, name),
         title=_plain(table, "title", str, ""),
-        seed=_plain(table, "seed", int, 0),
-        threads=_plain(table, "threads", int, 0),
+        seed=_count(table, "seed", 0),
+        threads=_count(table, "threads", 0),
         data=dict(table["data"]),
         model=_model(table.get("model", {"name": "minilm-l6"})),
         teacher=_settings(table.get("teacher", {}), TeacherSettings, "teacher"),
@@ -134,7 +137,7 @@ def parse(table: Mapping[str, Any], name: str = "study") -> Study:
         static_average=named[STATIC_AVERAGE],
         plans=plans,
         measures=measures,
-        show=_plain(table, "show", int, 3),
+        show=_count(table, "show", 3),
         gates=gates,
         budget=budget,
     )
@@ -144,6 +147,13 @@ def _plain(table: Mapping[str, Any], key: str, kind: type[T], default: T) -> T:
     value = table.get(key, default)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise CompressRecError(f"'{key}' of the study file must be of type {kind.__name__}, but {value!r} came")
+    return value
+
+
+def _count(table: Mapping[str, Any], key: str, default: int) -> int:
+    value = _plain(table, key, int, default)
+    if value < 0:
+        raise CompressRecError(f"'{key}' of the study file must be at least 0, but {value} came")
     return value
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress_rec.errors import CompressRecError
+from compress_rec.registry import refuse_outside
 
 CHUNK = 16
 
@@ -56,6 +57,11 @@ class TeacherSettings:
     weight_decay: float = 0.2
     dropout: float = 0.5
     patience: int = 4
+
+    def __post_init__(self) -> None:
+        counts = dict.fromkeys(("dimensions", "window", "epochs", "batch"), "at least 1")
+        rates = {"learning_rate": "finite and above 0", **dict.fromkeys(("map_learning_rate", "weight_decay"), "finite and at least 0")}
+        refuse_outside(self, "[teacher]", {**counts, **rates, "dropout": "at least 0 and below 1", "patience": "at least 0"})
 
 
 class _TwoTower(nn.Module):

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from compress_rec.errors import CompressRecError
 from compress_rec.examples import Part, SoftmaxExamples, TeacherExamples, TrainingSide
+from compress_rec.registry import refuse_outside
 from compress_rec.teacher import Teacher
 from compress_rec.towers import Head, HeadStage, Role, Tower, Towers
 
@@ -62,6 +63,21 @@ class FitSettings:
     word_learning_rate: float = 0.0
     popularity: float = 0.5
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+
+    def __post_init__(self) -> None:
+        counts = ("passes", "batch", "accumulate", "evaluate_every", "dimensions", "history", "item_length", "text_length")
+        rates = ("head_learning_rate", "word_learning_rate", "weight_decay", "popularity")
+        wanted = {
+            **dict.fromkeys(counts, "at least 1"),
+            **dict.fromkeys(("steps", "histories", "patience"), "at least 0"),
+            "learning_rate": "finite and above 0",
+            **dict.fromkeys(rates, "finite and at least 0"),
+            "dropout": "at least 0 and below 1",
+            "warmup": "between 0 and 1",
+        }
+        refuse_outside(self, "[fit]", wanted)
+        if self.method == "softmax" and self.batch < 2:
+            raise CompressRecError("option 'batch' of [fit] must be at least 2 for the method 'softmax', but 1 came: others are negatives")
 
 
 class Progress(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,11 @@ def test_what_is_written_is_what_is_built() -> None:
         ({"name": 3}, "'name' of the study file must be of type str, but 3 came"),
         ({"lesson": {"history": 3}}, "[lesson] has no option 'history'; did you mean 'histories'? known are histories"),
         ({"lesson": {"histories": 0.5}}, "'histories' of [lesson] must be of type int, but 0.5 came"),
+        ({"lesson": {"histories": -1}}, "'histories' of [lesson] must be at least 0, but -1 came"),
+        (
+            {"fit": {"method": "softmax", "batch": 1}},
+            "option 'batch' of [fit] must be at least 2 for the method 'softmax', but 1 came: others are negatives",
+        ),
         ({"budget": {"fitt": 1}}, "[budget] has no option 'fitt'; did you mean 'fit'? known are data, fit, measures, report, variants"),
         ({"baselines": {"tables": ["popularty"]}}, "there is no baseline called 'popularty'; did you mean 'popularity'? known are "),
         ({"baselines": {"zero_shot": 1}}, "'zero_shot' of [baselines] must be of type bool, but 1 came"),
@@ -146,6 +152,38 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(table: dict[str, Any], s
     told = refusal(table)
     assert told.startswith(sentence) if sentence.endswith(" ") else told == sentence
     assert "\n" not in told
+
+
+BELOW_ONE, BELOW_ZERO = (0, "at least 1"), (-1, "at least 0")
+NO_RATE, NO_SHARE = "finite and at least 0", "at least 0 and below 1"
+FIT_COUNTS = ("passes", "batch", "accumulate", "evaluate_every", "dimensions", "history", "item_length", "text_length")
+OUT_OF_RANGE = [
+    *(("fit", key, *BELOW_ONE) for key in FIT_COUNTS),
+    *(("teacher", key, *BELOW_ONE) for key in ("dimensions", "window", "epochs", "batch")),
+    *(("fit", key, *BELOW_ZERO) for key in ("steps", "histories", "patience")),
+    ("teacher", "patience", *BELOW_ZERO),
+    *((part, "learning_rate", value, "finite and above 0") for part in ("fit", "teacher") for value in (0.0, -0.1, inf, nan)),
+    *(("fit", key, -0.1, NO_RATE) for key in ("head_learning_rate", "word_learning_rate", "weight_decay", "popularity")),
+    *(("teacher", key, nan, NO_RATE) for key in ("map_learning_rate", "weight_decay")),
+    *((part, "dropout", value, NO_SHARE) for part in ("fit", "teacher") for value in (-0.1, 1.0, nan)),
+    *(("fit", "warmup", value, "between 0 and 1") for value in (-0.1, 1.1, nan)),
+]
+
+
+@pytest.mark.parametrize(("part", "key", "value", "wanted"), OUT_OF_RANGE)
+def test_a_number_out_of_range_is_refused(part: str, key: str, value: float, wanted: str) -> None:
+    assert refusal({part: {key: value}}) == f"option '{key}' of [{part}] must be {wanted}, but {value} came"
+
+
+@pytest.mark.parametrize("key", ["seed", "threads", "show"])
+def test_a_count_below_zero_is_refused(key: str) -> None:
+    assert refusal({key: -1}) == f"'{key}' of the study file must be at least 0, but -1 came"
+
+
+def test_the_ends_of_the_ranges_can_be_used() -> None:
+    fit = {"steps": 0, "histories": 0, "patience": 0, "word_learning_rate": 0, "weight_decay": 0, "dropout": 0, "warmup": 1, "batch": 1}
+    study = parse({"data": PLANTED, "threads": 0, "show": 0, "lesson": {"histories": 0}, "fit": fit, "teacher": {"map_learning_rate": 0}})
+    assert (study.show, study.histories, study.fit.warmup, study.teacher.map_learning_rate) == (0, 0, 1.0, 0.0)
 
 
 def test_a_study_without_data_is_refused() -> None:
