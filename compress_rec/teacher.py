@@ -1,4 +1,4 @@
-"""The teacher: a two-tower model over item ids that only teaches; nothing of it is needed to serve a text model.
+"""The teacher: a two-tower model over item ids and what their texts say; it only teaches, nothing of it is needed to serve a text model.
 
 A user is the recency-weighted sum of behaviour vectors, a score the cosine with an item vector, the loss a softmax over every warm item
 at every position of every training history. The window over the last behaviours is what makes it a sequence model. An item's vector is
@@ -65,7 +65,7 @@ class TeacherSettings:
 
 
 class _TwoTower(nn.Module):
-    def __init__(self, items: int, settings: TeacherSettings, features: Tensor | None) -> None:
+    def __init__(self, items: int, settings: TeacherSettings, features: Tensor | None, warm: Tensor) -> None:
         super().__init__()
         spread = settings.dimensions**-0.5
         # beside what the text says of it, an item starts with nothing of its own
@@ -74,7 +74,8 @@ class _TwoTower(nn.Module):
         self.own_behaviours = nn.Parameter(torch.randn(items, settings.dimensions) * own)
         self.features = features
         if features is not None:
-            size = features.square().sum(-1).mean().sqrt()
+            # of warm items alone: nothing may be learned from cold ones, not even how long their vectors are
+            size = features[warm].square().sum(-1).mean().sqrt()
             self.item_map = nn.Parameter(torch.randn(features.shape[1], settings.dimensions) * spread / size)
             self.behaviour_map = nn.Parameter(torch.randn(features.shape[1], settings.dimensions) * spread / size)
         self.decay = nn.Parameter(torch.linspace(0.0, -3.0, settings.window))
@@ -141,15 +142,26 @@ def teach_ids(
     features: (items, width) float32, the untaught text model's pooled vectors; without them the teacher knows ids alone
     progress: called with (epoch, epochs, figure)
     """
-    generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
-    if not settings.map_learning_rate:
-        features = None
     table = pieces(histories, settings.window)
-    model = _TwoTower(items, settings, features)
-    floor = torch.zeros(items)
-    if cold is not None:
-        floor[torch.from_numpy(np.array(cold, dtype=bool))] = -torch.inf
+    warm = torch.ones(items, dtype=torch.bool) if cold is None else ~torch.from_numpy(np.array(cold, dtype=bool))
+    # everything lies on the CPU; the caller's random numbers go on as if nothing had been drawn here
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return _taught(table, warm, validate, settings, seed, features if settings.map_learning_rate else None, progress)
+
+
+def _taught(
+    table: Tensor,
+    warm: Tensor,
+    validate: Callable[[Teacher], float],
+    settings: TeacherSettings,
+    seed: int,
+    features: Tensor | None,
+    progress: Callable[[int, int, float], None] | None,
+) -> Teacher:
+    generator = torch.Generator().manual_seed(seed)
+    model = _TwoTower(len(warm), settings, features, warm)
+    floor = torch.zeros(len(warm)).masked_fill(~warm, -torch.inf)
     own = [model.own_items, model.own_behaviours]
     maps = [] if features is None else [model.item_map, model.behaviour_map]
     groups = [

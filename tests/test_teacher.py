@@ -1,4 +1,4 @@
-"""The id teacher learns a planted rule, sees nothing of cold items, and gives the same bits for the same seed."""
+"""The teacher learns a planted rule, sees nothing of cold items, and gives the same bits for the same seed."""
 
 from __future__ import annotations
 
@@ -71,6 +71,28 @@ def test_same_seed_same_bits_other_seed_other_bits(world: Split) -> None:
         assert torch.equal(getattr(one, name), getattr(two, name))
     assert one.scale == two.scale
     assert not torch.equal(one.items, other.items)
+
+
+def test_the_random_numbers_of_the_caller_go_on(world: Split) -> None:
+    short = TeacherSettings(dimensions=8, window=4, epochs=1, batch=128)
+    before = torch.random.get_rng_state()
+    taught(world, short)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(3)
+    one, two = taught(world, short), taught(world, short)
+    assert torch.equal(one.items, two.items), "nor does the caller's state reach the teacher"
+
+
+def test_what_cold_items_texts_say_changes_no_warm_vector(world: Split) -> None:
+    settings = TeacherSettings(dimensions=8, window=4, epochs=3, batch=128, map_learning_rate=0.02)
+    features = torch.randn(len(world.cold), 12, generator=torch.Generator().manual_seed(0))
+    cold = torch.from_numpy(world.cold.copy())
+    other = torch.where(cold[:, None], 7 * features.roll(1, 0), features)
+    one, two = (teach_ids(world.train, len(cold), lambda _: 0.0, settings, 0, world.cold, given) for given in (features, other))
+    assert torch.equal(one.items[~cold], two.items[~cold])
+    assert torch.equal(one.behaviours[~cold], two.behaviours[~cold])
+    assert torch.equal(one.recency, two.recency)
+    assert not torch.equal(one.items[cold], two.items[cold])
 
 
 def test_cold_items_are_in_no_softmax(world: Split) -> None:
