@@ -13,7 +13,7 @@ from compress_rec.measure import NotApplicable
 from compress_rec.perturbation import PERTURBATIONS
 from compress_rec.trial import Ranker, Trial, UserKind
 
-# the share of the warm items, the most used ones, that are too popular to be worth an attack
+# the share of the used items, the most used ones, that are too popular to be worth an attack
 HEAD = 0.2
 # scores are float64 products of float32 vectors: what lies closer together than this is the same score, rounded otherwise
 TIED = 1e-9
@@ -70,16 +70,16 @@ def attack(ranker: Ranker, trial: Trial, edit: str, targets: int, user: UserKind
 
 
 def targets_of(trial: Trial, count: int) -> tuple[int, ...]:
-    """Return the items to be promoted, in the catalogue's order: drawn by the trial's seed among the warm ones outside the head.
+    """Return the items to be promoted, in the catalogue's order: drawn by the trial's seed among the used ones outside the head.
 
-    The head are the most used fifth of the warm items: they are listed anyway. Drawn from the sorted ids, so that the order of items does
-    not matter. ``NotApplicable`` where no warm item is left.
+    Used are the warm items with a use in training. The head are the most used fifth of them: they are listed anyway. Drawn from the sorted
+    ids, so that the order of items does not matter. ``NotApplicable`` where no used item is left.
     """
     if count < 1:
         raise CompressRecError(f"an attack wants at least 1 target, but targets={count} came: choose 1 or more")
     catalogue = trial.catalogue
-    warm = torch.nonzero(~catalogue.cold).flatten().tolist()
-    by_use = sorted(warm, key=lambda item: (-int(catalogue.uses[item]), catalogue.items[item]))
+    used = torch.nonzero(~catalogue.cold & (catalogue.uses > 0)).flatten().tolist()
+    by_use = sorted(used, key=lambda item: (-int(catalogue.uses[item]), catalogue.items[item]))
     left = sorted(by_use[int(HEAD * len(by_use)) :], key=catalogue.items.__getitem__)
     if not left:
         raise NotApplicable("an attack promotes items that have been used in training, and the catalogue has none")

@@ -1,4 +1,4 @@
-"""Cold items: those that nobody has used in training, and the users who came to use them."""
+"""Cold items: those held out of training, and the users who came to use them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ Bidirectional Transformers for Language Understanding".
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -100,10 +100,6 @@ class EncoderConfig:
     def linears(self) -> tuple[str, ...]:
         """Return the names of the linear weights, in the order in which they run."""
         return tuple(f"layers.{number}.{part}" for number in range(len(self.layers)) for part in (*ATTENTION, *FEED_FORWARD))
-
-    def without_formats(self, *names: str) -> EncoderConfig:
-        """Return a copy in which these weights are dense."""
-        return replace(self, formats={name: form for name, form in self.formats.items() if name not in names})
 
 
 class Layer(nn.Module):

@@ -24,10 +24,12 @@ def render(report: Report) -> str:
     for measure, unit, rows in report_table.clocks(report):
         header = f"| {wording.pretty(measure)} | p50 | p95 | p99 |\n|---|--:|--:|--:|"
         body = "\n".join(
-            f"| {_text(name)} | " + " | ".join(wording.figure(found[level], unit) for level in ("p50", "p95", "p99")) + " |"
-            for name, found in rows
+            f"| {_text(variant)} | " + " | ".join(report_table.level(found, name, unit) for name in ("p50", "p95", "p99")) + " |"
+            for variant, found in rows
         )
         parts.append(f"{header}\n{body}")
+        if any("p99" not in found for _, found in rows):
+            parts.append(report_table.FEW_NOTE)
     if whole.reasons:
         parts += ["## Cells without a figure", "\n".join(f"{number}. {reason}" for number, reason in enumerate(whole.reasons, start=1))]
     failed = [row for row in report.rows if row.failure is not None]

@@ -48,18 +48,21 @@ class Measure(ABC):
     Subclasses are frozen dataclasses; their fields are the options, the file format and part of the label.
 
     name: how a study file calls it
+    group: the title under which a report shows it, beside those that say the same; a new title makes a new group
     unit: what the values are in ("", "ms", "bytes", …)
     better: which direction is better
-    summary: how the report condenses the values: the mean, a percentile or their only value
+    summary: how the report condenses the values: the mean, a percentile, "only" for the one value that is the variant's own (its size), or
+        "once" for one value that other users or another run would change: it has no interval, so that no gate is decided by it
     ideal: what the reference reaches against itself, or the best possible value; ``None`` where there is none
     together: whether all variants are measured in one interleaved run, since the machine drifts (clocks)
     capped: whether an option k above the catalogue means the whole catalogue; a study refuses such a k of all others
     """
 
     name: ClassVar[str]
+    group: ClassVar[str] = "Other"
     unit: ClassVar[str] = ""
     better: ClassVar[Literal["higher", "lower", "neither"]]
-    summary: ClassVar[Literal["mean", "median", "p95", "p99", "only"]] = "mean"
+    summary: ClassVar[Literal["mean", "median", "p95", "p99", "only", "once"]] = "mean"
     ideal: ClassVar[float | None] = None
     together: ClassVar[bool] = False
     capped: ClassVar[bool] = False

@@ -46,6 +46,8 @@ def render(report: Report) -> str:
         timed=[name for name in report.variants if any(name == timed for *_, rows in clocks for timed, _ in rows)],
         numbers={title: number for number, (title, _) in enumerate(whole.groups)},
         figure=wording.figure,
+        percentile=report_table.level,
+        few_note=report_table.FEW_NOTE if any("p99" not in found for *_, rows in clocks for _, found in rows) else "",
         plots=drawn,
         plot_values={name: _embedded(plot) for name, plot in drawn.items() if plot is not None},
         explanations=explanations(report.extras.get("explanations") or ()),

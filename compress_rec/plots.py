@@ -174,7 +174,7 @@ def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, 
 
 
 def spread(report: Report, measure: str) -> dict[str, Any] | None:
-    """Return p50, p95 and p99 of a latency as one line a variant; ``None`` where it was not measured often enough to have them."""
+    """Return p50, p95 and p99 of a latency as one line a variant, as far as its samples go; ``None`` where there is only one."""
     rows = [row for row in report.rows if row.measure == measure and row.samples is not None and len(row.samples.defined) > 1]
     if not rows:
         return None
@@ -182,20 +182,24 @@ def spread(report: Report, measure: str) -> dict[str, Any] | None:
     names = [name for name in reversed(report.variants) if name in found]
     lines: dict[str, Any] = {"type": "scatter", "mode": "lines", "x": [], "y": [], "showlegend": False, "hoverinfo": "skip"}
     for name in names:
-        lines["x"] += [found[name]["p50"], found[name]["p99"], None]
+        # to the highest percentile that its samples are enough for
+        lines["x"] += [found[name]["p50"], max(found[name].values()), None]
         lines["y"] += [name, name, None]
     lines["line"] = {"color": "#b8c4ce", "width": 3}
     traces = [lines]
     for level, colour, symbol in (("p50", ACCENT, "circle"), ("p95", BASELINE, "diamond"), ("p99", "#9b1c31", "line-ns")):
+        shown = [name for name in names if level in found[name]]
+        if not shown:
+            continue
         traces.append(
             {
                 "type": "scatter",
                 "mode": "markers",
                 "name": level,
-                "x": [found[name][level] for name in names],
-                "y": names,
+                "x": [found[name][level] for name in shown],
+                "y": shown,
                 "marker": {"color": colour, "symbol": symbol, "size": 10, "line": {"width": 2, "color": colour}},
-                "hovertext": [f"{name}: {level} {figure(found[name][level], rows[0].unit)}" for name in names],
+                "hovertext": [f"{name}: {level} {figure(found[name][level], rows[0].unit)}" for name in shown],
                 "hoverinfo": "text",
             }
         )

@@ -22,6 +22,8 @@ SCHEMA = 1
 REFERENCE = "reference"
 # the measure under which a study files a variant that could not be made at all
 BUILD = "build"
+# the baseline without a layer, which a report sets beside the model on warm and cold items
+STATIC_AVERAGE = "static average"
 Kind = Literal["variant", "baseline"]
 
 
@@ -33,6 +35,7 @@ class Row:
     samples: ``None`` where the measure failed (``failure`` says why) or has no meaning for this variant (``not_applicable`` says why)
     summary: how the samples are condensed (see ``Measure.summary``)
     kind: baselines stand apart from variants
+    group: the title under which the report shows the measure (``Measure.group``); "" in reports that do not say
     """
 
     variant: str
@@ -45,6 +48,7 @@ class Row:
     kind: Kind = "variant"
     summary: str = "mean"
     not_applicable: str | None = None
+    group: str = ""
 
     def __post_init__(self) -> None:
         given = [self.samples is not None, self.failure is not None, self.not_applicable is not None]
@@ -135,6 +139,7 @@ def lines(report: Report) -> list[dict[str, Any]]:
             "measure": row.measure,
             "unit": row.unit,
             "better": row.better,
+            "group": row.group,
         }
         line |= {"samples": samples, "failure": row.failure, "kind": row.kind, "summary": row.summary, "notes": notes, "result": result}
         done.append(_plain(line))
@@ -155,37 +160,6 @@ def read(path: Path | str) -> Report:
         raise CompressRecError(f"{file} must begin with a line that holds the environment, which is missing: run the study again")
     rows = tuple(_row(line, f"{file}, line {number}") for number, line in enumerate(parsed[1:], start=2))
     return Report(parsed[0]["environment"], rows, parsed[0].get("extras") or {})
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One measure of one variant in two reports: ``paired`` is after minus before over the units that both have."""
-
-    variant: str
-    measure: str
-    unit: str
-    better: str
-    before: Summary
-    after: Summary
-
-
-def compare(before: Report, after: Report) -> tuple[Comparison, ...]:
-    """Return every variant and measure that both reports have samples for; ``after.paired`` holds the difference."""
-    done = []
-    for key, old in before.cells.items():
-        new = after.cells.get(key)
-        if new is None or old.samples is None or new.samples is None:
-            continue
-        if (old.unit, old.summary) != (new.unit, new.summary):
-            raise CompressRecError(
-                f"'{old.measure}' is {old.summary} in '{old.unit}' in one report and {new.summary} in '{new.unit}' in the other: "
-                "measure both with the same version"
-            )
-        both = summarise({"before": old.samples, "after": new.samples}, new.summary, new.better, "before")
-        done.append(Comparison(new.variant, new.measure, new.unit, new.better, both["before"], both["after"]))
-    if not done:
-        raise CompressRecError("the two reports have no variant and measure in common: compare two runs of the same study file")
-    return tuple(done)
 
 
 def _plain(value: Any) -> Any:
@@ -254,6 +228,7 @@ def _row(line: Mapping[str, Any], where: str) -> Row:
             kind,
             line.get("summary", "mean"),
             notes.get("not_applicable") if samples is None else None,
+            str(line.get("group") or ""),
         )
     except CompressRecError as fault:
         raise CompressRecError(f"{where}: {fault}") from None

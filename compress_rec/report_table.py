@@ -10,6 +10,11 @@ from compress_rec.report import BUILD, REFERENCE, Report, Row
 from compress_rec.summary import Summary, percentiles
 from compress_rec.wording import figure, grouped, headlines, interval, pretty, side, steps_text
 
+# how a column's values were condensed, where the word alone would not say it
+SUMMARIES: Mapping[str, str] = {"once": "taken once"}
+# a percentile that has too few samples, and what says so below the table
+TOO_FEW, FEW_NOTE = "–", "– where there are too few samples for a percentile: p95 wants 20 of them, p99 wants 100."
+
 
 @dataclass(frozen=True)
 class Column:
@@ -81,7 +86,7 @@ def glance(report: Report) -> Table:
 
 
 def clocks(report: Report) -> list[tuple[str, str, list[tuple[str, dict[str, float]]]]]:
-    """Return, for every latency, its label, its unit and p50, p95 and p99 of each variant."""
+    """Return, for every latency, its label, its unit and p50, p95 and p99 of each variant: those that its samples are enough for."""
     done = []
     for measure in report.measures:
         rows = [row for row in report.rows if row.measure == measure and row.samples is not None]
@@ -90,6 +95,11 @@ def clocks(report: Report) -> list[tuple[str, str, list[tuple[str, dict[str, flo
                 (measure, rows[0].unit, [(row.variant, percentiles(row.samples)) for row in rows if row.samples and row.samples.defined])
             )
     return done
+
+
+def level(found: Mapping[str, float], name: str, unit: str) -> str:
+    """Return a percentile as text, or a dash where there are too few samples for it."""
+    return figure(found[name], unit) if name in found else TOO_FEW
 
 
 def remarks(report: Report) -> list[str]:
@@ -121,7 +131,14 @@ def flat(value: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _table(report: Report, chosen: Sequence[tuple[str, str]]) -> Table:
     first = {row.measure: row for row in reversed(report.rows)}
     columns = tuple(
-        Column(measure, pretty(measure), title, first[measure].unit, first[measure].better, first[measure].summary)
+        Column(
+            measure,
+            pretty(measure),
+            title,
+            first[measure].unit,
+            first[measure].better,
+            SUMMARIES.get(first[measure].summary, first[measure].summary),
+        )
         for title, measure in chosen
     )
     reasons: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What is learnt from, chosen by and asked at the end: each user's events taken apart, and the cold items that nobody sees before."""
+"""What is learnt from, chosen by and asked at the end: each user's events taken apart, and the cold items that are held out of training."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Split:
     validation: (users,) int64, the item to predict while fitting, -1 where there is none
     test: (users,) int64, the item to predict at the end, -1 where there is none or it is cold
     histories: for every user, (events,) int64, oldest first: the warm items known at test time, the validation item included
-    cold: (items,) bool, items that nobody sees before the test
+    cold: (items,) bool, items that are held out until the test; an item that happens to have no event in training is not cold
     cold_answers: for every user, (answers,) int64, ascending: the cold items that the user used at any time
     notes: what was left out and why, and what the split assumes
     """
@@ -43,10 +43,6 @@ class Split:
     cold_answers: tuple[np.ndarray, ...]
     notes: tuple[str, ...]
 
-    def test_history(self, user: int) -> np.ndarray:
-        """Return the warm items known of ``user`` at test time, oldest first: (events,) int64."""
-        return self.histories[user]
-
     @property
     def warm_users(self) -> np.ndarray:
         """The users with a warm item to predict at the end: (users,) int64, ascending."""
@@ -59,12 +55,6 @@ class Split:
             len(history) >= COLD_HISTORY and len(answers) > 0 for history, answers in zip(self.histories, self.cold_answers, strict=True)
         ]
         return np.flatnonzero(np.array(enough, dtype=bool))
-
-    @property
-    def train_pairs(self) -> np.ndarray:
-        """All of ``train``: (events, 2) int64, user and item."""
-        users = np.repeat(np.arange(len(self.train)), [len(items) for items in self.train])
-        return np.stack([users, np.concatenate(self.train)], axis=1)
 
 
 def split(
@@ -138,7 +128,7 @@ def split(
         notes.append(f"{few} users are not evaluated: {wanted}")
     if cold.any():
         notes.append(
-            f"{int(cold.sum())} of {len(interactions.items)} items are cold: seen by nobody before the test, ranked in the catalogue; "
+            f"{int(cold.sum())} of {len(interactions.items)} items are cold: held out until the test, ranked in the catalogue; "
             f"{cold_tests} users have a cold item held out and no warm one"
         )
         notes.append("cold answers are all the cold items that a user used, whenever that was")

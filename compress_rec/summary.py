@@ -20,6 +20,8 @@ from compress_rec.measure import Samples
 
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
+# one value, which nothing can be drawn from
+SINGLE = ("only", "once")
 QUANTILES: Mapping[str, float] = {"median": 0.5, "p50": 0.5, "p95": 0.95, "p99": 0.99}
 # two-sided 95 %: the first and last; one-sided 95 %: the two inside
 LEVELS = np.array([0.025, 0.05, 0.95, 0.975])
@@ -93,14 +95,14 @@ def summarise(
 
     samples: by variant; over one unit (several samples may share a unit: it is drawn as a whole) or over two crossed ones
     (both are drawn; further units only help pairing). Different variants may have different units; only like ones are paired.
-    summary: "mean", "median", "p95", "p99" or "only" (the single value)
+    summary: "mean", "median", "p95", "p99", or "only" and "once" (the single value)
 
     Means over one unit get BCa intervals (Efron 1987), everything else percentile intervals: the jackknife is inconsistent for
     quantiles, and undefined over crossed units. Crossed units follow the pigeonhole bootstrap (Owen 2007).
     """
-    if summary not in ("mean", "only", *QUANTILES):
+    if summary not in ("mean", *SINGLE, *QUANTILES):
         raise CompressRecError(
-            f"a measure wants its samples condensed by '{summary}', which is not known: use mean, median, p95, p99 or only"
+            f"a measure wants its samples condensed by '{summary}', which is not known: use mean, median, p95, p99, only or once"
         )
     groups: dict[tuple[str, ...], dict[str, Samples]] = {}
     for name, sample in samples.items():
@@ -112,11 +114,16 @@ def summarise(
 
 
 def percentiles(samples: Samples) -> dict[str, float]:
-    """Return p50, p95 and p99 of the defined values: the smallest value that so many do not exceed, averaged at an exact tie."""
+    """Return p50, p95 and p99 of the defined values: the smallest value that so many do not exceed, averaged at an exact tie.
+
+    A percentile is left out where fewer than one value is expected above it, since it would only be the largest one: p95 wants 20 values,
+    p99 wants 100.
+    """
     if not samples.defined:
         return {}
     values = np.asarray(samples.defined)
-    return {name: float(np.quantile(values, QUANTILES[name], method="averaged_inverted_cdf")) for name in ("p50", "p95", "p99")}
+    known = [name for name in ("p50", "p95", "p99") if name == "p50" or len(values) * (1 - QUANTILES[name]) >= 1 - 1e-9]
+    return {name: float(np.quantile(values, QUANTILES[name], method="averaged_inverted_cdf")) for name in known}
 
 
 def bca_levels(value: float, draws: Floats, left_out: Floats, levels: Floats = LEVELS) -> Floats | None:
@@ -232,7 +239,7 @@ class _Group:
         return Paired(difference, ratio, shared, margin, margin / theirs if margin is not None and theirs > 0 else None)
 
     def _resampled(self, inside: NDArray[np.bool_]) -> bool:
-        return self.summary != "only" and bool(self.axes) and int(inside.sum()) > 1
+        return self.summary not in SINGLE and bool(self.axes) and int(inside.sum()) > 1
 
     def _statistic(self, name: str, inside: NDArray[np.bool_]) -> float:
         values = self.values[name][inside]

@@ -1,7 +1,8 @@
 """May this be shipped: the gates of a study, judged on what its report can show.
 
 A gate passes when its one-sided 95 % bound clears it, fails when the opposite bound lies beyond it, and is not established when the
-data cannot tell. "No significant loss" is no proof of equality: a small study that shows nothing is not established.
+data cannot tell. "No significant loss" is no proof of equality: a small study that shows nothing is not established. What is a property of
+the variant itself (its size, its operations) is judged by its figure; any other figure without an interval is not established.
 The bounds are per gate, not adjusted for their number.
 """
 
@@ -182,8 +183,9 @@ def _figure(report: Report, gate: Gate, name: str) -> tuple[Estimate | None, str
     few = summary.units.get("user")
     if few is not None and few < MINIMUM_USERS:
         return estimate, f"{few} users are too few to judge by, {MINIMUM_USERS} are wanted"
-    if estimate.at_least is None and summary.units and row.summary != "only":
-        return estimate, "there is no interval"
+    # "only" is a property of the variant, such as its size; any other figure would be another with other users or in another run
+    if estimate.at_least is None and row.summary != "only":
+        return estimate, "a figure that other users or another run would change, and it has no interval"
     return estimate, None
 
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compress_rec.report import BUILD, REFERENCE, Report
+from compress_rec.report import BUILD, REFERENCE, STATIC_AVERAGE, Report
 from compress_rec.summary import Estimate, Paired, Summary
 
-# group title -> the beginnings of the measures that belong there, the most telling first; whatever fits none stands under "Other"
+# title -> the beginnings of names, the most telling first: which of a group's measures is looked at first, and where a measure stands in
+# reports that do not say (``Row.group``); a measure that fits none comes behind those that do
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Cold items": ("cold_recall", "cold_"),
     "Accuracy": ("ndcg", "recall", "mrr", "hit", "precision", "map"),
@@ -19,11 +20,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Explanations": ("attribution_", "faithfulness", "comprehensiveness", "sufficiency", "explanation", "transfer"),
     "Attack": ("exposure", "attack", "lift", "benign", "stuffing"),
 }
-ORDER = ("Accuracy", "Cold items", "Same lists", "Time", "Size", "Explanations", "Attack", "Other")
+ORDER = ("Accuracy", "Cold items", "Same lists", "Time", "Size", "Explanations", "Attack")
 ACRONYMS = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP"}
 NAMES = {"disk_bytes": "size on disk"}
-# the baseline without a layer, whatever options stand behind its name
-_STATIC = ("static average", "static word-piece average", "static")
 
 
 def base(measure: str) -> str:
@@ -31,8 +30,10 @@ def base(measure: str) -> str:
     return re.split(r"[@\[]", measure, maxsplit=1)[0]
 
 
-def group_of(measure: str) -> str:
-    """Return the title of the group under which a measure stands."""
+def group_of(measure: str, told: str = "") -> str:
+    """Return the title of the group under which a measure stands: what its rows tell, else what its name suggests."""
+    if told:
+        return told
     name = base(measure)
     for title, beginnings in GROUPS.items():
         if name.startswith(beginnings):
@@ -42,9 +43,11 @@ def group_of(measure: str) -> str:
 
 def grouped(report: Report) -> dict[str, list[str]]:
     """Return the measures of a report by group, each group's most telling first; every measure stands in exactly one."""
-    done: dict[str, list[str]] = {title: [] for title in ORDER}
-    for measure in report.measures:
-        done[group_of(measure)].append(measure)
+    told = {row.measure: row.group for row in reversed(report.rows)}
+    titles = {measure: group_of(measure, told[measure]) for measure in report.measures}
+    done: dict[str, list[str]] = {title: [] for title in (*ORDER, *titles.values(), "Other")}
+    for measure, title in titles.items():
+        done[title].append(measure)
     for title, measures in done.items():
         beginnings = GROUPS.get(title, ())
         rank = {
@@ -202,7 +205,7 @@ def warm_and_cold(report: Report) -> str | None:
     """Return what warm and cold items say about a static word average beside the model, or ``None`` where that was not measured."""
     heads = headlines(report)
     warm, cold = heads.get("Accuracy"), heads.get("Cold items")
-    static = next((name for name in report.variants if name in report.baselines and _known(name) in _STATIC), None)
+    static = next((name for name in report.variants if name in report.baselines and name == STATIC_AVERAGE), None)
     if warm is None or cold is None or static is None:
         return None
     ours, theirs = report.summaries(warm), report.summaries(cold)
@@ -279,10 +282,6 @@ def _shown(summary: Summary) -> str:
 
 def _users(report: Report, measure: str) -> int:
     return report.summaries(measure)[REFERENCE].units.get("user", 0) if REFERENCE in report.summaries(measure) else 0
-
-
-def _known(name: str) -> str:
-    return re.sub(r"[\s_]+", " ", name.partition("[")[0].lower()).strip()
 
 
 def _significant(value: float, digits: int = 3) -> str:

@@ -78,6 +78,10 @@ def test_targets_are_warm_items_outside_the_most_used_fifth_the_same_in_any_orde
     cold[4:] = True
     frozen = dataclasses.replace(world, catalogue=dataclasses.replace(world.catalogue, cold=cold))
     assert set(targets_of(frozen, 999)) == {0, 1, 2, 3}
+    rare = dataclasses.replace(world.catalogue, uses=torch.where(torch.arange(ITEMS) < ITEMS - 3, world.catalogue.uses, 0))
+    found = targets_of(dataclasses.replace(world, catalogue=rare), 999)
+    assert found
+    assert not set(found) & {ITEMS - 3, ITEMS - 2, ITEMS - 1}, "an item that nobody used in training is not promoted, held out or not"
     shelf = world.catalogue
     turned = dataclasses.replace(shelf, items=shelf.items[::-1], texts=shelf.texts[::-1], uses=shelf.uses.flip(0))
     assert {turned.items[i] for i in targets_of(dataclasses.replace(world, catalogue=turned), 5)} == {shelf.items[i] for i in drawn}

@@ -213,7 +213,7 @@ def test_the_real_ml_100k() -> None:
     cold = split(data, cold_items=0.1)
     assert int(cold.cold.sum()) == 168
     assert (len(cold.warm_users), len(cold.cold_users)) == (844, 898)
-    assert not np.isin(cold.train_pairs[:, 1], np.flatnonzero(cold.cold)).any()
+    assert not np.isin(np.concatenate(cold.train), np.flatnonzero(cold.cold)).any()
 
 
 def test_the_real_ml_1m() -> None:

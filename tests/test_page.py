@@ -141,7 +141,8 @@ def test_the_plots_hold_what_was_measured(report: Report, reading: Reading) -> N
     # area, not width, is in proportion to the bytes
     assert (sizes["int8"] / sizes["reference"]) ** 2 == pytest.approx(23_100_000 / 90_900_000)
     clocks = json.loads(reading.data["plot-clocks"])
-    assert {trace.get("name") for trace in clocks["data"][1:]} == {"p50", "p95", "p99"}
+    # 60 repeats are too few for p99
+    assert {trace.get("name") for trace in clocks["data"][1:]} == {"p50", "p95"}
 
 
 def test_the_front_is_what_nothing_beats() -> None:

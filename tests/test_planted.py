@@ -38,13 +38,13 @@ def test_the_oracle_ranks_every_held_out_item_first(topics: int, styles: int, se
     made = planted(users=20, topics=topics, styles=styles, events=data.draw(st.integers(3, topics)), seed=seed)
     taken = split(made.interactions)
     for user in taken.warm_users:
-        history = taken.test_history(user)
+        history = taken.histories[user]
         assert rank_of(made.oracle(history), int(taken.test[user]), history) == 1
 
 
 def test_popularity_knows_nothing() -> None:
     taken = split(planted(users=160).interactions)
-    counts = np.bincount(taken.train_pairs[:, 1], minlength=80)
+    counts = np.bincount(np.concatenate(taken.train), minlength=80)
     assert set(counts) == {14}  # 160 users, 7 training events each, 80 items
 
 
@@ -58,7 +58,7 @@ def test_words_of_a_cold_item_are_known_from_warm_ones() -> None:
     assert len(taken.cold_users) > 50
     # style alone finds the cold answers
     for user in taken.cold_users:
-        scores = made.oracle(taken.test_history(user))
+        scores = made.oracle(taken.histories[user])
         best = np.flatnonzero(taken.cold)[np.argsort(-scores[taken.cold], kind="stable")[:10]]
         assert set(taken.cold_answers[user]) <= set(best)
 

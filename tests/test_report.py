@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from compress_rec import figures, markdown, report_table, wording
+from compress_rec import figures, markdown, page, plots, report_table, wording
 from compress_rec.errors import CompressRecError
 from compress_rec.measure import Samples
-from compress_rec.report import Report, Row, compare, lines, read, write
+from compress_rec.report import STATIC_AVERAGE, Report, Row, lines, read, write
 from tests.synthetic_report import synthetic_report
 
 
@@ -199,7 +199,7 @@ def test_warm_and_cold_say_what_the_intervals_say(report: Report) -> None:
         for measure, ours in (("ndcg@10", static_warm), ("cold_recall@10", static_cold)):
             values = tuple(0.1 * (place % 5) for place in range(50))
             rows.append(small(values, measure=measure))
-            row = small(tuple(ours * value for value in values), "static average", measure)
+            row = small(tuple(ours * value for value in values), STATIC_AVERAGE, measure)
             rows.append(Row(row.variant, (), measure, "", "higher", row.samples, kind="baseline"))
         return wording.warm_and_cold(Report({}, tuple(rows)))
 
@@ -230,15 +230,40 @@ def test_steps_read_like_a_plan() -> None:
     assert wording.steps_text(steps) == "factorize (kept 0.5, tower user), then quantize_int8"
 
 
-def test_two_reports_are_compared_over_shared_users() -> None:
-    before = Report({}, (small((0.0, 1.0, 1.0)), small((1.0,), "gone")))
-    after = Report({}, (small((1.0, 1.0)),))
-    (found,) = compare(before, after)
-    assert (found.variant, found.measure) == ("reference", "ndcg@10")
-    assert found.after.paired is not None
-    assert (found.after.paired.shared, found.after.paired.difference.value) == (2, 0.5)
-    with pytest.raises(CompressRecError, match="no variant and measure in common"):
-        compare(Report({}, (small((1.0,), "a"),)), Report({}, (small((1.0,), "b"),)))
+def test_a_measure_says_where_it_stands_and_its_name_only_where_it_does_not(tmp_path: Path) -> None:
+    def row(measure: str, group: str) -> Row:
+        return Row("reference", (), measure, "", "higher", Samples((1.0,)), summary="only", group=group)
+
+    report = Report({}, (row("novelty@10", "Diversity"), row("ndcg@10", ""), row("surprise", ""), row("coverage@10", "Diversity")))
+    path = tmp_path / "report.jsonl"
+    write(report, path)
+    assert json.loads(path.read_text().splitlines()[1])["group"] == "Diversity"
+    assert read(path).rows == report.rows
+    wanted = {"Accuracy": ["ndcg@10"], "Diversity": ["novelty@10", "coverage@10"], "Other": ["surprise"]}
+    assert wording.grouped(report) == wanted
+    assert list(wording.grouped(report)) == list(wanted)
+    older = path.read_text().replace('"group": "Diversity", ', "")
+    path.write_text(older)
+    assert wording.grouped(read(path)) == {"Accuracy": ["ndcg@10"], "Same lists": ["coverage@10"], "Other": ["novelty@10", "surprise"]}
+
+
+def test_a_percentile_of_a_handful_is_a_dash_with_a_note() -> None:
+    def clocked(count: int) -> Report:
+        times = Samples(tuple(float(1 + place) for place in range(count)), {"repeat": tuple(map(str, range(count)))})
+        return Report({}, (Row("reference", (), "latency", "ms", "lower", times, summary="median"),))
+
+    assert "| reference | 3.50 ms | – | – |" in markdown.render(clocked(6))
+    assert "| reference | 15.5 ms | 29 ms | – |" in markdown.render(clocked(30))
+    assert all(report_table.FEW_NOTE in text for text in (markdown.render(clocked(30)), page.render(clocked(30))))
+    assert "<td>–</td>" in page.render(clocked(30))
+    assert not any(report_table.FEW_NOTE in text for text in (markdown.render(clocked(100)), page.render(clocked(100))))
+    full = plots.spread(clocked(100), "latency")
+    assert full is not None
+    assert [trace.get("name") for trace in full["data"][1:]] == ["p50", "p95", "p99"]
+    drawn = plots.spread(clocked(30), "latency")
+    assert drawn is not None
+    assert [trace.get("name") for trace in drawn["data"][1:]] == ["p50", "p95"]
+    assert drawn["data"][0]["x"] == [15.5, 29.0, None]
 
 
 def test_a_readme_gets_its_figures_from_the_report(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,11 +52,11 @@ def test_last_event_out_by_hand() -> None:
     assert [items.tolist() for items in taken.train] == [[0, 1, 2], [0, 2], [0, 1], [0, 3]]
     assert taken.validation.tolist() == [3, 5, -1, 4]
     assert taken.test.tolist() == [4, 1, -1, 5]
-    assert taken.test_history(0).tolist() == [0, 1, 2, 3]
-    assert taken.test_history(1).tolist() == [0, 2, 5]
+    assert taken.histories[0].tolist() == [0, 1, 2, 3]
+    assert taken.histories[1].tolist() == [0, 2, 5]
     assert taken.warm_users.tolist() == [0, 1, 3]
     assert taken.cold_users.tolist() == []
-    assert taken.train_pairs.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1], [3, 0], [3, 3]]
+    assert [items.tolist() for items in taken.train] == [[0, 1, 2], [0, 2], [0, 1], [0, 3]]
     assert "1 users are not evaluated: fewer than 3 warm events" in taken.notes
     assert any(note.startswith("25% of the users tie") for note in taken.notes)
 
@@ -68,7 +68,7 @@ def test_cold_items_by_hand() -> None:
     assert [items.tolist() for items in taken.train] == [[0, 1, 2], [0], [0, 1], [0, 3]]
     assert taken.validation.tolist() == [3, 2, -1, 4]
     assert taken.test.tolist() == [4, 1, -1, -1]
-    assert [taken.test_history(user).tolist() for user in range(4)] == [[0, 1, 2, 3], [0, 2], [0, 1], [0, 3, 4]]
+    assert [taken.histories[user].tolist() for user in range(4)] == [[0, 1, 2, 3], [0, 2], [0, 1], [0, 3, 4]]
     assert [answers.tolist() for answers in taken.cold_answers] == [[], [5], [], [5]]
     assert taken.warm_users.tolist() == [0, 1]
     assert any("1 of 6 items are cold" in note and "1 users have a cold item held out" in note for note in taken.notes)
@@ -132,7 +132,7 @@ def test_what_holds_for_any_split(data: st.DataObject, how: str, share: float, s
         return
     for user in range(len(interactions.users)):
         used = interactions.history(user).tolist()
-        history, train = taken.test_history(user).tolist(), taken.train[user].tolist()
+        history, train = taken.histories[user].tolist(), taken.train[user].tolist()
         known = {*history, *train}
         # cold items are nowhere but in the answers, and the answers are all of them
         assert not taken.cold[list(known)].any()

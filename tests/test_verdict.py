@@ -62,6 +62,22 @@ def test_absolute_gates_and_upper_limits() -> None:
     assert outcome(report, {"ndcg@10": {"at_most": 0.01}}) == {"small": "fail"}
 
 
+def test_a_single_figure_is_judged_only_where_it_is_a_property_of_the_variant() -> None:
+    rows = [
+        Row(name, (), measure, "", "higher", Samples((value,)), summary=summary)
+        for measure, summary in (("parameters", "only"), ("coverage@10", "once"), ("gain", "mean"))
+        for name, value in (("reference", 1.0), ("v", 0.9))
+    ]
+    report = Report({}, tuple(rows))
+    for gate in ({"at_least": 0.5}, {"at_least": 0.95}, {"at_least": 0.5, "of": "reference"}):
+        assert outcome(report, {"parameters": gate}) == {"v": "fail" if gate["at_least"] == 0.95 else "pass"}
+        for measure in ("coverage@10", "gain"):
+            (judged,) = verdict.judge(report, verdict.parse({measure: gate}))
+            assert judged.outcome == "not established"
+            assert "has no interval" in judged.text
+            assert "0.9" in judged.text
+
+
 def test_what_is_missing_is_never_passed() -> None:
     report = built(good=1.0)
     rows = list(report.rows)

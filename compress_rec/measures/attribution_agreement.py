@@ -34,6 +34,7 @@ class AttributionAgreement(Measure):
     """
 
     name: ClassVar[str] = "attribution_agreement"
+    group: ClassVar[str] = "Explanations"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     ideal: ClassVar[float | None] = 1.0
     k: int = 3

@@ -29,6 +29,7 @@ class AttributionCorrelation(Measure):
     """
 
     name: ClassVar[str] = "attribution_correlation"
+    group: ClassVar[str] = "Explanations"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     ideal: ClassVar[float | None] = 1.0
     items: int = 3

@@ -21,6 +21,7 @@ class CatalogueTime(TimedMeasure):
     """
 
     name: ClassVar[str] = "catalogue_time"
+    group: ClassVar[str] = "Time"
     unit: ClassVar[str] = "s"
     items: int | None = None
     batch: int = 64

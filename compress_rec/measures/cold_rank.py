@@ -1,4 +1,4 @@
-"""Where the whole catalogue's ranking puts items that nobody has used in training."""
+"""Where the whole catalogue's ranking puts items that were held out of training."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class ColdRank(Measure):
     """
 
     name: ClassVar[str] = "cold_rank"
+    group: ClassVar[str] = "Cold items"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "lower"
     ideal: ClassVar[float | None] = 0.0
     user: UserKind = "pooled"

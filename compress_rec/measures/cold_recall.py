@@ -1,4 +1,4 @@
-"""Recall of items that nobody has used in training."""
+"""Recall of items that were held out of training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ColdRecall(Measure):
     """Of the cold items a user came to use, the share among the first k when only cold items are ranked.
 
     Hits / min(k, relevant), so that 1 can be reached by everybody. Ranking the cold items alone is the one exception to ranking the
-    whole catalogue: it asks whether the model tells unused items apart, not whether it places them above used ones (``cold_rank`` does).
+    whole catalogue: it asks whether the model tells held-out items apart, not whether it places them above the others (``cold_rank`` does).
 
     Edge cases: items with equal scores share their places, and the value is the expected one over all orders of them. A ranker that
     knows nothing of cold items (a popularity list, a lookup table) thereby gets what chance gives, and neither luck nor harm from the
@@ -28,6 +28,7 @@ class ColdRecall(Measure):
     """
 
     name: ClassVar[str] = "cold_recall"
+    group: ClassVar[str] = "Cold items"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     ideal: ClassVar[float | None] = 1.0
     k: int = 10

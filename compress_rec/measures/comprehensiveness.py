@@ -27,6 +27,7 @@ class Comprehensiveness(Measure):
     """
 
     name: ClassVar[str] = "comprehensiveness"
+    group: ClassVar[str] = "Explanations"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     items: int = 3
     explainer: str = "shapley"

@@ -22,6 +22,7 @@ class DiskBytes(Measure):
     """
 
     name: ClassVar[str] = "disk_bytes"
+    group: ClassVar[str] = "Size"
     unit: ClassVar[str] = "bytes"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "lower"
     summary: ClassVar[Literal["mean", "median", "p95", "p99", "only"]] = "only"

@@ -32,6 +32,7 @@ class Exposure(Measure):
     """
 
     name: ClassVar[str] = "exposure"
+    group: ClassVar[str] = "Attack"
     unit: ClassVar[str] = "×"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "lower"
     k: int = 10

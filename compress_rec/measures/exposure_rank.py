@@ -26,6 +26,7 @@ class ExposureRank(Measure):
     """
 
     name: ClassVar[str] = "exposure_rank"
+    group: ClassVar[str] = "Attack"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "lower"
     edit: str = "keyword_stuffing"
     targets: int = 30

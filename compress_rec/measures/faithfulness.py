@@ -34,6 +34,7 @@ class Faithfulness(Measure):
     """
 
     name: ClassVar[str] = "faithfulness"
+    group: ClassVar[str] = "Explanations"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     ideal: ClassVar[float | None] = 1.0
     items: int = 3

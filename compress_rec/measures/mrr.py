@@ -23,6 +23,7 @@ class Mrr(Measure):
     """
 
     name: ClassVar[str] = "mrr"
+    group: ClassVar[str] = "Accuracy"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     ideal: ClassVar[float | None] = 1.0
     k: int = 10

@@ -24,6 +24,7 @@ class Ndcg(Measure):
     """
 
     name: ClassVar[str] = "ndcg"
+    group: ClassVar[str] = "Accuracy"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     ideal: ClassVar[float | None] = 1.0
     k: int = 10

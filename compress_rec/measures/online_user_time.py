@@ -23,6 +23,7 @@ class OnlineUserTime(TimedMeasure):
     """
 
     name: ClassVar[str] = "online_user_time"
+    group: ClassVar[str] = "Time"
     k: int = 10
     user: UserKind = "pooled"
     repeats: int = 200

@@ -22,6 +22,7 @@ class Operations(Measure):
     """
 
     name: ClassVar[str] = "operations"
+    group: ClassVar[str] = "Size"
     unit: ClassVar[str] = ""
     better: ClassVar[Literal["higher", "lower", "neither"]] = "lower"
     summary: ClassVar[Literal["mean", "median", "p95", "p99", "only"]] = "only"

@@ -21,6 +21,7 @@ class Overlap(Measure):
     """
 
     name: ClassVar[str] = "overlap"
+    group: ClassVar[str] = "Same lists"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     ideal: ClassVar[float | None] = 1.0
     k: int = 10

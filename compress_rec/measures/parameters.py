@@ -27,6 +27,7 @@ class Parameters(Measure):
     """
 
     name: ClassVar[str] = "parameters"
+    group: ClassVar[str] = "Size"
     unit: ClassVar[str] = "parameters"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "lower"
     summary: ClassVar[Literal["mean", "median", "p95", "p99", "only"]] = "only"

@@ -33,15 +33,16 @@ class PeakMemory(Measure):
     afterwards, and the level before.
 
     Edge cases: a ranker that encodes no text has none; neither has a system without /proc/self/status. The figure moves by a megabyte or
-    two from run to run, with what the allocator keeps. Values: a single one.
+    two from run to run, with what the allocator keeps; taken once, it has no interval and decides no gate. Values: a single one.
 
     texts: item texts in the batch
     """
 
     name: ClassVar[str] = "peak_memory"
+    group: ClassVar[str] = "Size"
     unit: ClassVar[str] = "bytes"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "lower"
-    summary: ClassVar[Literal["mean", "median", "p95", "p99", "only"]] = "only"
+    summary: ClassVar[Literal["mean", "median", "p95", "p99", "only", "once"]] = "once"
     texts: int = 64
 
     def take(self, ranker: Ranker, trial: Trial) -> Samples:

@@ -31,6 +31,7 @@ class RankBiasedOverlap(Measure):
     """
 
     name: ClassVar[str] = "rank_biased_overlap"
+    group: ClassVar[str] = "Same lists"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     ideal: ClassVar[float | None] = 1.0
     capped: ClassVar[bool] = True

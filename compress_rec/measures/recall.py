@@ -22,6 +22,7 @@ class Recall(Measure):
     """
 
     name: ClassVar[str] = "recall"
+    group: ClassVar[str] = "Accuracy"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     ideal: ClassVar[float | None] = 1.0
     k: int = 10

@@ -28,6 +28,7 @@ class Sufficiency(Measure):
     """
 
     name: ClassVar[str] = "sufficiency"
+    group: ClassVar[str] = "Explanations"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "lower"
     items: int = 3
     explainer: str = "shapley"

@@ -26,6 +26,7 @@ class TailShare(Measure):
     """
 
     name: ClassVar[str] = "tail_share"
+    group: ClassVar[str] = "Same lists"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "neither"
     k: int = 10
     share: float = 0.8

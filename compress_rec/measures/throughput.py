@@ -20,6 +20,7 @@ class Throughput(TimedMeasure):
     """
 
     name: ClassVar[str] = "throughput"
+    group: ClassVar[str] = "Time"
     unit: ClassVar[str] = "texts/s"
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     role: str = "text"

@@ -32,5 +32,5 @@ def test_missing_places_do_not_count():
 def test_the_label_reads_back():
     assert Coverage().label == "coverage@10"
     assert MEASURES.build("coverage@20") == Coverage(20)
-    assert Coverage.summary == "only"
+    assert Coverage.summary == "once"
     assert pytest.approx(1.0) == Coverage(k=10).take(Scored("all", descending([[9]] * 3, 10)), trial([[], [], []], [1, 1, 1], 10)).values[0]
