@@ -1,17 +1,20 @@
 """Fine-tuning the text towers: by a teacher's vectors, or by an in-batch softmax over pairs; through ``accelerate``.
 
 Teacher: every item's text is encoded once a pass and two heads regress (1 − cosine) onto the teacher's item and behaviour vectors, while
-a third one regresses the text of a training history onto the teacher's user vector. Ids only teach; serving sees text alone.
+a third one regresses the text of a training history onto the teacher's user vector. The teacher's ids are gone when the model serves, which
+sees text alone.
 Where the teacher has maps from the model's pooled vectors to its own, the heads start from them: the model then begins with what texts
 alone can say, and learns by heart only what is left, which keeps items that nobody has used in their place.
 In-batch softmax: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding" (InfoNCE), over cosines with a
-learned temperature; the other items of the batch are the negatives.
+learned temperature; the other items of the batch are the negatives. It has no head of its own for a single behaviour: that is a history of
+one item, and its text goes through the head that learned from histories' texts, so that the pooled user is trained as well.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -24,6 +27,7 @@ from torch.nn import functional as F
 
 from compress_rec.errors import CompressRecError
 from compress_rec.examples import Part, SoftmaxExamples, TeacherExamples, TrainingSide
+from compress_rec.recipe import made_by
 from compress_rec.registry import refuse_outside
 from compress_rec.teacher import Teacher
 from compress_rec.towers import Head, HeadStage, Role, Tower, Towers
@@ -101,7 +105,8 @@ class Fitted:
 def with_heads(towers: Towers, settings: FitSettings, seed: int, teacher: Teacher | None = None) -> Towers:
     """Return the recommender with linear heads ``item``, ``behaviour`` and ``text`` on the tower that serves all three.
 
-    The heads start from the teacher's maps where it has them, else at random.
+    The heads start from the teacher's maps where it has them, else at random. With the method ``softmax`` there is no head ``behaviour``:
+    the role of that name shares ``text``, since the softmax teaches no other head what a user's side looks like.
     """
     names = {role.tower for role in towers.roles.values()}
     if len(names) != 1:
@@ -114,10 +119,11 @@ def with_heads(towers: Towers, settings: FitSettings, seed: int, teacher: Teache
     if teacher is not None and teacher.item_map is not None and teacher.behaviour_map is not None:
         maps = {"item": teacher.item_map, "behaviour": teacher.behaviour_map, "text": teacher.behaviour_map}
         starts = {role: found.T.contiguous().clone() for role, found in maps.items()}
-    heads = {role: Head([HeadStage()], {"0.weight": start}) for role, start in starts.items()}
+    shared = {"behaviour": "text"} if settings.method == "softmax" else {}
+    heads = {role: Head([HeadStage()], {"0.weight": start}) for role, start in starts.items() if role not in shared}
     longest = tower.encoder.config.positions or 10_000
     lengths = {"item": settings.item_length, "behaviour": settings.item_length, "text": settings.text_length}
-    roles = {role: Role(name, role, min(length, longest)) for role, length in lengths.items()}
+    roles = {role: Role(name, shared.get(role, role), min(length, longest)) for role, length in lengths.items()}
     return replace(towers, towers={name: tower.rebuilt(heads=heads)}, roles=roles, history=settings.history)
 
 
@@ -168,7 +174,39 @@ def fit(
 
     validate: the figure that early stopping maximises, NDCG@10 on the validation events
     teacher: vectors to regress on, needed by the method ``teacher``
+
+    Errors: ``CompressRecError`` for weights in int8 or stored sparse, for a teacher that is missing or of other dimensions, and for fp16
+    without a GPU.
     """
+    _refuse_unusable(towers, settings, teacher)
+    # accelerate keeps one state a process and refuses another precision than the first: each fit begins with its own
+    AcceleratorState._reset_state()
+    # it is not told of accumulation: what it counts would leave the last batches of a fit without a step
+    accelerator = Accelerator(
+        mixed_precision=settings.mixed_precision,
+        cpu=not torch.cuda.is_available(),
+        # not every head has a part in every loss
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    # the caller's random numbers go on as if nothing had been drawn here
+    on_gpu = accelerator.device.type == "cuda"
+    with torch.random.fork_rng(devices=[accelerator.device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            torch.cuda.manual_seed(seed)
+        return _fitted(accelerator, towers, side, validate, settings, teacher, seed, progress)
+
+
+def _refuse_unusable(towers: Towers, settings: FitSettings, teacher: Teacher | None) -> None:
+    for tower in towers.towers.values():
+        config = tower.encoder.config
+        for name in (*config.linears(), "embeddings.words"):
+            earlier = made_by(config.format(name), config)
+            if earlier in ("quantize_int8", "prune_weights"):
+                raise CompressRecError(
+                    f"fine-tuning needs float weights, but '{name}' is {'in int8' if earlier == 'quantize_int8' else 'stored sparse'}: "
+                    "start from the float model that this one was made from, or set fine_tune = false in [fit]"
+                )
     if settings.method == "teacher" and teacher is None:
         raise CompressRecError("the method 'teacher' needs the teacher's vectors, but none came: give teacher=… or choose 'softmax'")
     if settings.method == "teacher" and teacher is not None and teacher.items.shape[1] != settings.dimensions:
@@ -178,16 +216,18 @@ def fit(
         )
     if settings.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise CompressRecError("mixed precision in fp16 needs a GPU, but there is none: choose 'bf16' or 'no'")
-    torch.manual_seed(seed)
-    # accelerate keeps one state a process and refuses another precision than the first: each fit begins with its own
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(
-        mixed_precision=settings.mixed_precision,
-        gradient_accumulation_steps=settings.accumulate,
-        cpu=not torch.cuda.is_available(),
-        # not every head has a part in every loss
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+
+
+def _fitted(
+    accelerator: Accelerator,
+    towers: Towers,
+    side: TrainingSide,
+    validate: Callable[[Towers], float],
+    settings: FitSettings,
+    teacher: Teacher | None,
+    seed: int,
+    progress: Callable[[Progress], None] | None,
+) -> Fitted:
     processes = accelerator.num_processes
     student = with_heads(towers, settings, seed, teacher if settings.method == "teacher" else None)
     if teacher is not None:
@@ -214,16 +254,18 @@ def fit(
         # every process draws its own batches: process p of n takes the batches p, p + n, …
         batch = source.batch(number * processes + accelerator.process_index)
         objective.train()
-        with accelerator.accumulate(objective):
-            loss = objective({role: part.to(accelerator.device) for role, part in batch.items()})
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(objective.parameters(), 1.0)
-            optimizer.step()
-            if accelerator.sync_gradients:
-                schedule.step()
-            optimizer.zero_grad()
         last = number + 1 == steps
+        full = last or (number + 1) % settings.accumulate == 0
+        # the last batches may be fewer than the others that share a step
+        sharing = min(settings.accumulate, steps - number // settings.accumulate * settings.accumulate)
+        with nullcontext() if full else accelerator.no_sync(objective):
+            loss = objective({role: part.to(accelerator.device) for role, part in batch.items()})
+            accelerator.backward(loss / sharing)
+        if full:
+            accelerator.clip_grad_norm_(objective.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
         figure = None
         if (number + 1) % every == 0 or last:
             objective.eval()

@@ -20,12 +20,16 @@ from compress_rec.examples import TeacherExamples, TrainingSide
 from compress_rec.measures.cold_recall import ColdRecall
 from compress_rec.measures.ndcg import Ndcg
 from compress_rec.planted import planted
+from compress_rec.recipe import Recipe
+from compress_rec.recipes.prune_weights import PruneWeights
+from compress_rec.recipes.quantize_int8 import QuantizeInt8
 from compress_rec.split import Split, split
 from compress_rec.teacher import Teacher, TeacherSettings, teach_ids
 from compress_rec.towers import Towers
 from compress_rec.training import FitSettings, _Objective, fit, with_heads
 from compress_rec.trial import Catalogue, Trial, VariantRanker
 from compress_rec.variant import Variant
+from tests.models import small_lessons
 from tests.tiny_study import planted_model
 
 SETTINGS = FitSettings(
@@ -104,6 +108,21 @@ def test_the_softmax_raises_what_it_starts_from(world: World) -> None:
     assert max(figure for _, figure in done.figures) == text_ndcg(done.towers)
 
 
+def test_the_softmax_teaches_the_pooled_user_as_well(world: World) -> None:
+    """A behaviour shares the head of history texts: no head is left as it began."""
+    start = planted_model().towers
+    settings = replace(SETTINGS, method="softmax", passes=4, batch=32, word_learning_rate=3e-3, evaluate_every=1)
+    untaught = with_heads(start, settings, 0)
+    done = fit(start, world.side, world.ndcg, settings)
+    assert world.ndcg(untaught, world.test) < 0.4
+    assert world.ndcg(done.towers, world.test) > 0.8
+    assert done.towers.role("behaviour").head == "text"
+    began, ended = bits(untaught), bits(done.towers)
+    heads = [name for name in ended if "heads." in name]
+    assert len(heads) == 2
+    assert not any(torch.equal(began[name], ended[name]) for name in heads)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_same_seed_same_bits(world: World, optimizer: Any, accumulate: int) -> None:
@@ -135,6 +154,26 @@ def test_accumulating_two_batches_is_one_step_of_the_optimiser(world: World) -> 
     assert [step for step, _ in done.figures] == [1, 2, 3, 4]
     moved = [not same(one, two) for one, two in itertools.pairwise(seen)]
     assert moved == [True, False, True], "after the second and the fourth batch"
+
+
+def test_batches_that_do_not_fill_a_step_of_the_optimiser_still_take_one(world: World) -> None:
+    start = with_heads(planted_model().towers, SETTINGS, 0)
+    short = replace(SETTINGS, steps=3, accumulate=4, warmup=0.0, patience=99)
+    done = fit(planted_model().towers, world.side, _rising(), short, world.teacher)
+    assert not same(bits(done.towers), bits(start))
+    # three batches that share a step of three: the same, though a fourth was allowed
+    exact = fit(planted_model().towers, world.side, _rising(), replace(short, accumulate=3), world.teacher)
+    assert same(bits(done.towers), bits(exact.towers))
+
+
+def test_the_random_numbers_of_the_caller_go_on(world: World) -> None:
+    settings = replace(SETTINGS, passes=1, dropout=0.1)
+    before = torch.random.get_rng_state()
+    one = fit(planted_model().towers, world.side, _rising(), settings, world.teacher)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(3)
+    two = fit(planted_model().towers, world.side, _rising(), settings, world.teacher)
+    assert same(bits(one.towers), bits(two.towers)), "nor does the caller's state reach the model"
 
 
 def test_early_stopping_gives_back_the_best_state(world: World) -> None:
@@ -220,6 +259,18 @@ def test_what_cannot_be_taught_is_refused(world: World, change: dict[str, Any], 
 def test_untied_towers_are_refused(world: World) -> None:
     with pytest.raises(CompressRecError, match="fine-tuning starts from one tower for all roles, but there are 2"):
         fit(planted_model().towers.untied(), world.side, _rising(), SETTINGS, world.teacher)
+
+
+@pytest.mark.parametrize(("recipe", "kind"), [(QuantizeInt8(), "in int8"), (PruneWeights(), "stored sparse")])
+def test_a_model_without_float_weights_is_refused(world: World, recipe: Recipe, kind: str) -> None:
+    start = planted_model()
+    made = recipe.apply(start.towers.towers["both"], small_lessons(start)["both"])
+    with pytest.raises(CompressRecError) as caught:
+        fit(start.towers.with_tower("both", made), world.side, _rising(), SETTINGS, world.teacher)
+    assert str(caught.value) == (
+        f"fine-tuning needs float weights, but 'layers.0.query' is {kind}: "
+        "start from the float model that this one was made from, or set fine_tune = false in [fit]"
+    )
 
 
 def test_half_precision_runs_where_the_processor_has_it(world: World) -> None:
