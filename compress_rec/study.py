@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from compress_rec import verdict
 from compress_rec.baseline import BASELINES, Baseline
 from compress_rec.errors import CompressRecError, nearest
+from compress_rec.known_sets import KNOWN_SETS
 from compress_rec.measure import Measure
 from compress_rec.measure import build as build_measures
 from compress_rec.recipe import Step, read_plan
@@ -40,6 +41,8 @@ TABLES = (
     "budget",
 )
 STATIONS = ("data", "fit", "variants", "measures", "report")
+# the sets that are a folder of a model, with its configuration and tokenizer
+MODELS = tuple(name for name, known in KNOWN_SETS.items() if {"config.json", "tokenizer.json"} <= known.files.keys())
 ZERO_SHOT = "zero-shot"
 DEFAULT_MEASURES = (
     "ndcg@10",
@@ -175,6 +178,8 @@ def _model(table: Mapping[str, Any]) -> Mapping[str, Any]:
     done = _options(table, "model", {"name": str, "path": str})
     if len(done) != 1:
         raise CompressRecError('[model] needs either name = "minilm-l6" or path = "folder of a model", one of them')
+    if "name" in done and done["name"] not in MODELS:
+        raise CompressRecError(f"there is no known model called '{done['name']}'{nearest(done['name'], MODELS)}")
     return done
 
 

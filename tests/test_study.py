@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from compress_rec.baseline import BASELINES
 from compress_rec.errors import CompressRecError
 from compress_rec.measure import MEASURES
 from compress_rec.recipes.factorize import Factorize
 from compress_rec.recipes.quantize_int8 import QuantizeInt8
-from compress_rec.study import DEFAULT_MEASURES, TABLES, parse, read
+from compress_rec.report import REFERENCE
+from compress_rec.study import DEFAULT_MEASURES, STATIC_AVERAGE, TABLES, ZERO_SHOT, parse, read
 from compress_rec.teacher import TeacherSettings
 from compress_rec.training import FitSettings
 
@@ -98,6 +100,8 @@ def test_what_is_written_is_what_is_built() -> None:
         ({"measures": {"take": "ndcg@10"}}, "'take' of [measures] must be of type list, but 'ndcg@10' came"),
         ({"model": {}}, '[model] needs either name = "minilm-l6" or path = "folder of a model", one of them'),
         ({"model": {"name": "a", "path": "b"}}, '[model] needs either name = "minilm-l6" or path = "folder of a model", one of them'),
+        ({"model": {"name": "minilm-l3"}}, "there is no known model called 'minilm-l3'; did you mean 'minilm-l6'? known are minilm-l6"),
+        ({"model": {"name": "ml-100k"}}, "there is no known model called 'ml-100k'; known are minilm-l6"),
         (
             {"variants": {"a": ["quantise_int8"]}},
             "the plan of the variant 'a' cannot be used: there is no recipe called 'quantise_int8'; did you mean 'quantize_int8'? known "
@@ -184,6 +188,17 @@ def test_the_ends_of_the_ranges_can_be_used() -> None:
     fit = {"steps": 0, "histories": 0, "patience": 0, "word_learning_rate": 0, "weight_decay": 0, "dropout": 0, "warmup": 1, "batch": 1}
     study = parse({"data": PLANTED, "threads": 0, "show": 0, "lesson": {"histories": 0}, "fit": fit, "teacher": {"map_learning_rate": 0}})
     assert (study.show, study.histories, study.fit.warmup, study.teacher.map_learning_rate) == (0, 0, 1.0, 0.0)
+
+
+def test_the_page_names_every_name_that_a_variant_cannot_have() -> None:
+    page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8").partition("## `[variants]`")[2].partition("\n## ")[0]
+    for name in (REFERENCE, ZERO_SHOT, STATIC_AVERAGE, *BASELINES.classes()):
+        assert f"`{name}`" in page
+        key = name.replace(" ", "_")
+        assert (
+            refusal({"variants": {key: ["quantize_int8"]}})
+            == f"the variant's name '{key}' is taken by a row of every report: choose another"
+        )
 
 
 def test_a_study_without_data_is_refused() -> None:
