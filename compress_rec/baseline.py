@@ -32,9 +32,11 @@ class Baseline(ABC):
     """A way to rank without reading text when serving. Subclasses are frozen dataclasses.
 
     name: how a study file calls it
+    ids_alone: whether its teacher must know ids alone, since the row stands for a model that reads no text
     """
 
     name: ClassVar[str]
+    ids_alone: ClassVar[bool] = False
 
     @property
     def row(self) -> str:

@@ -42,6 +42,8 @@ def study(
     from compress_rec.run import run
 
     finished = run(file, folder, out)
+    if finished is None:
+        return
     out.print(
         f"The report is in {finished.html} (and {finished.markdown.name}, {finished.lines.name} beside it).",
         highlight=False,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from compress_rec.errors import CompressRecError
 from compress_rec.trial import Ranker, Trial
@@ -161,6 +162,21 @@ def shapley_weights(n: int) -> Floats:
     return weights
 
 
+def unit_parts(events: Floats, recency: Tensor | None) -> tuple[Floats, tuple[tuple[int, ...], ...]]:
+    """Return what each unit adds to the pooled user, (units, dimensions) float64, and the units themselves.
+
+    events: (events, dimensions) float64, the vectors of what the user did, oldest first; recency: as in ``Towers``
+    """
+    ages = len(events) - 1 - np.arange(len(events))
+    weights = np.ones(len(events))
+    if recency is not None:
+        fading = np.append(recency.double().numpy(), 0.0)
+        weights = fading[np.minimum(ages, len(fading) - 1)]
+    units = units_of(range(len(events)))
+    shares = weights[:, None] * events
+    return np.array([shares[list(unit)].sum(0) for unit in units]).reshape(len(units), events.shape[1]), units
+
+
 def pooled_tables(ranker: Ranker, trial: Trial) -> Callable[[int], tuple[PooledTable, tuple[tuple[int, ...], ...]]]:
     """Return a function from a user's place in the trial to their table and their units (places in the history, most recent first).
 
@@ -172,16 +188,10 @@ def pooled_tables(ranker: Ranker, trial: Trial) -> Callable[[int], tuple[PooledT
     if not np.isfinite(vectors).all() or not np.isfinite(known).all():
         raise CompressRecError(f"'{ranker.name}' gives NaN or infinity for what users did: it cannot be explained; undo its last step")
     empty = known.mean(0)
-    fading = None if recency is None else recency.double().numpy()
 
     def table(user: int) -> tuple[PooledTable, tuple[tuple[int, ...], ...]]:
-        history = trial.histories[user]
-        units = units_of(history)
-        ages = len(history) - 1 - np.arange(len(history))
-        # what lies further back than the weights reach does not count
-        weights = np.ones(len(history)) if fading is None else np.append(fading, 0.0)[np.minimum(ages, len(fading))]
-        shares = weights[:, None] * vectors[list(history)] if history else np.zeros((0, vectors.shape[1]))
-        parts = np.array([shares[list(unit)].sum(0) for unit in units]).reshape(len(units), vectors.shape[1])
+        history = list(trial.histories[user])
+        parts, units = unit_parts(vectors[history] if history else vectors[:0], recency)
         return PooledTable(empty, parts), units
 
     return table

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from compress_rec.coalitions import PooledTable, units_of
+from compress_rec.coalitions import PooledTable, unit_parts
 from compress_rec.errors import CompressRecError, nearest
 from compress_rec.huggingface import read_json
 from compress_rec.index import CosineIndex
@@ -59,14 +58,9 @@ def recommend(variant: Path | str, history: Sequence[str], k: int = 10, catalogu
     vectors, behaviours = towers.encode(texts, "item"), towers.encode([texts[place] for place in places], "behaviour")
     user = towers.pooled(behaviours, [range(len(places))])
     scores, ids = CosineIndex(vectors).search(user, min(k, left), exclude=[places])
-    units = units_of(range(len(places)))
-    fading = torch.ones(len(places)) if towers.recency is None else towers.recency
-    weights = np.zeros(len(places))
-    for age in range(min(len(places), len(fading))):
-        weights[len(places) - 1 - age] = float(fading[age])
-    shares = weights[:, None] * behaviours.double().numpy()
+    parts, units = unit_parts(behaviours.double().numpy(), towers.recency)
     # nothing known about a user scores 0, so that the values add up to the cosine
-    table = PooledTable(np.zeros(shares.shape[1]), np.array([shares[list(unit)].sum(0) for unit in units]))
+    table = PooledTable(np.zeros(parts.shape[1]), parts)
     values = table.shapley() @ vectors[ids[0]].double().numpy().T
     names = [texts[places[unit[0]]] if len(unit) == 1 else f"{len(unit)} older items" for unit in units]
     done = []

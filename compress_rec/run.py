@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from rich.console import Console
 
 from compress_rec import environment, execution, explanations, page
 from compress_rec.errors import CompressRecError
 from compress_rec.files import new_file
+from compress_rec.fitting import fitted
+from compress_rec.making import Made, baselines, static_average, variants
 from compress_rec.measure import Measure, NotApplicable, Samples
 from compress_rec.registry import fields_of
 from compress_rec.report import BUILD, Report, Row
 from compress_rec.state import State, key_of
-from compress_rec.stations import Bench, Data, Made, baselines, data, fitted, reason, variants
+from compress_rec.stations import Bench, Data, data, reason
 from compress_rec.study import Study, read
 from compress_rec.trial import Trial, VariantRanker
 
@@ -34,15 +37,18 @@ class Finished:
     report: Report
 
 
-def run(path: Path | str, folder: Path | str | None = None, console: Console | None = None) -> Finished:
+def run(path: Path | str, folder: Path | str | None = None, console: Console | None = None) -> Finished | None:
     """Run the study file at ``path`` in ``folder`` (``runs/<name>`` where none is given) and write its three reports.
 
-    Resumes what the folder already holds. Raises ``CompressRecError`` for what cannot be used; a variant or measure that fails is a row.
+    Resumes what the folder already holds. Under ``accelerate launch`` all processes fit together and the first one does the rest: the
+    others return ``None``. Raises ``CompressRecError`` for what cannot be used; a variant or measure that fails is a row.
     """
     study = read(path)
     goal = Path(folder) if folder is not None else Path("runs") / study.name
-    _keep_study(Path(path), goal)
-    bench = Bench(study, goal, State(goal / "state"), console or Console())
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    bench = Bench(study, goal, State(goal / "state"), console or Console() if processes.is_main_process else Console(quiet=True), processes)
+    if bench.main:
+        _keep_study(Path(path), goal)
     with _threads(study.threads):
         with bench.station("data"):
             found = data(bench)
@@ -50,7 +56,10 @@ def run(path: Path | str, folder: Path | str | None = None, console: Console | N
         with bench.station("fit"):
             models = fitted(bench, found)
         with bench.station("variants"):
-            made = (*variants(bench, found, models), *baselines(bench, found, models))
+            average = static_average(bench, found, models)
+            if not bench.main:
+                return None
+            made = (*variants(bench, found, models), *baselines(bench, found, models, average))
         with bench.station("measures"):
             reference = made[0].ranker
             assert reference is not None
@@ -92,11 +101,12 @@ def measured(bench: Bench, found: Data, trial: Trial, made: Sequence[Made]) -> l
 def _taken(
     bench: Bench, found: Data, trial: Trial, alive: Sequence[Made], measure: Measure, step: Callable[[int], None]
 ) -> Iterator[tuple[Made, Row]]:
-    parents = [found.key, alive[0].key, measure.name, fields_of(measure), bench.study.seed]
+    machine = environment.facts()
+    # a last bit may differ where another kernel or processor serves
+    parents = [found.key, alive[0].key, measure.name, fields_of(measure), bench.study.seed, machine.get("cpu"), str(machine.get("ops"))]
     if measure.together:
         # a clock's figures belong to one machine and one interleaved run: all of them are taken again when one is new
-        machine = environment.facts()
-        parents += [[piece.key for piece in alive], machine.get("cpu"), str(machine.get("ops"))]
+        parents.append([piece.key for piece in alive])
     keys = {piece.name: key_of(*parents, piece.key) for piece in alive}
     pieces = {piece.name: f"rows/{_folder(piece.name)}/{_folder(measure.label)}" for piece in alive}
     kept = {piece.name: bench.state.get(pieces[piece.name], keys[piece.name]) for piece in alive}
@@ -164,6 +174,7 @@ def _row(piece: Made, measure: Measure, value: Mapping[str, Any] | None) -> Row:
         piece.kind,  # type: ignore[arg-type]
         measure.summary,
         value.get("not_applicable"),
+        measure.group,
     )
 
 
@@ -193,9 +204,15 @@ def _extras(study: Study, found: Data, trial: Trial, made: Sequence[Made]) -> di
         "data": facts,
         "gates": dict(study.gates),
         "notes": {name: list(told) for name, ranker in rankers.items() if (told := execution.notes(ranker.variant.towers))},
-        "remarks": [*found.interactions.notes, *found.split.notes],
+        "remarks": [*found.interactions.notes, *found.split.notes, *_remark_on(shown, rankers)],
         "explanations": explanations.panel(trial, shown, study.show) if study.show and shown else [],
     }
+
+
+def _remark_on(shown: Mapping[str, Any], rankers: Mapping[str, Any]) -> list[str]:
+    if len(shown) == len(rankers):
+        return []
+    return [f"explanations are shown for {', '.join(shown)}; the measures of explanations are taken of all variants"]
 
 
 def _keep_study(path: Path, goal: Path) -> None:

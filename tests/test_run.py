@@ -7,23 +7,26 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
 from rich.console import Console
 
+from compress_rec import fitting, stations
 from compress_rec import run as run_module
-from compress_rec import stations
 from compress_rec.errors import CompressRecError
+from compress_rec.making import training_texts
 from compress_rec.measures.disk_bytes import DiskBytes
 from compress_rec.measures.ndcg import Ndcg
 from compress_rec.measures.parameters import Parameters
 from compress_rec.recipes.factorize import Factorize
 from compress_rec.report import Report, read
 from compress_rec.run import run
-from compress_rec.stations import training_texts
 from compress_rec.variant import Variant
 from tests.conftest import TinyRun
 from tests.tiny_study import write_study
@@ -51,7 +54,7 @@ def values(report: Report, measures: tuple[str, ...] = RANKING) -> dict[Any, Any
 def work(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Records everything that a run makes: the teacher, the fit, steps of plans and measures taken."""
     done: list[Any] = []
-    teach, fit, then = stations.teach_ids, stations.fit, Variant.then
+    teach, fit, then = fitting.teach_ids, fitting.fit, Variant.then
 
     def tell(name: Any, inner: Any) -> Any:
         def wrapped(*arguments: Any, **named: Any) -> Any:
@@ -60,8 +63,8 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
         return wrapped
 
-    monkeypatch.setattr(stations, "teach_ids", tell("teacher", teach))
-    monkeypatch.setattr(stations, "fit", tell("fit", fit))
+    monkeypatch.setattr(fitting, "teach_ids", tell("teacher", teach))
+    monkeypatch.setattr(fitting, "fit", tell("fit", fit))
     monkeypatch.setattr(Variant, "then", tell(lambda self, step, *_: step.recipe.label, then))
     one, many = run_module._guarded_one, run_module._guarded
     monkeypatch.setattr(run_module, "_guarded_one", tell(lambda measure, piece, *_: (measure.label, piece.name), one))
@@ -321,7 +324,7 @@ def test_recipes_learn_from_nothing_that_is_held_out(tiny_run: TinyRun, tmp_path
     from compress_rec.state import State
     from compress_rec.study import read as read_study
 
-    bench = stations.Bench(read_study(tiny_run.study), tmp_path, State(tmp_path / "state"), quiet())
+    bench = stations.Bench(read_study(tiny_run.study), tmp_path, State(tmp_path / "state"), quiet(), PartialState(cpu=True))
     found = stations.data(bench)
     texts = training_texts(found, 10_000, 3, seed=0)
     cold = {found.catalogue.texts[item] for item in torch.nonzero(found.catalogue.cold)[:, 0].tolist()}
@@ -344,3 +347,18 @@ def test_without_fine_tuning_the_model_is_measured_as_it_came(tmp_path: Path) ->
         made, given = Variant.load(tmp_path / "run" / "variants" / "reference"), Variant.load(tmp_path / "model")
         assert torch.equal(made.encode(["red song guitar music"]), given.encode(["red song guitar music"]))
     assert set(finished.report.cells["reference", "overlap@5"].samples.defined) == {1.0}  # type: ignore[union-attr]
+
+
+def test_two_processes_fit_together_and_one_writes(tmp_path: Path) -> None:
+    """What `accelerate launch` does, through torch's own launcher: one run folder, one report, no process left behind."""
+    study = write_study(tmp_path, changes={"static_average = false": "static_average = true"})
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "compress_rec", "study"]
+    environment = {**os.environ, "PYTHONPATH": ".", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    whole = [*command, str(study), "--out", str(tmp_path / "run")]
+    done = subprocess.run(whole, cwd=Path(__file__).parent.parent, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = read(tmp_path / "run" / "report.jsonl")
+    assert "static average" in report.variants
+    assert {row.failure for row in report.rows if row.variant == "static average"} == {None}
+    assert done.stdout.count("The report is in") == 1
+    assert not [path for path in (tmp_path / "run").rglob(".*") if path.is_dir()], "something was left half-written"
