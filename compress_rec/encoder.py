@@ -212,8 +212,11 @@ class Encoder(nn.Module):
         return {name: tensor.detach() for name, tensor in self.state_dict().items()}
 
     def rebuilt(self, config: EncoderConfig, tensors: Mapping[str, Tensor]) -> Encoder:
-        """Return a new encoder on clones of ``tensors``, so that training it never changes this one."""
-        return Encoder(config, {name: tensor.detach().clone() for name, tensor in tensors.items()})
+        """Return a new encoder on clones of ``tensors``, so that training it never changes this one.
+
+        Row by row in memory, as they are when read from a file: a product rounds otherwise with transposed strides.
+        """
+        return Encoder(config, {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()})
 
     def clone(self) -> Encoder:
         """Return an equal encoder that shares no memory with this one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -159,8 +160,8 @@ def test_shrinks_what_it_says(name, reference, made):
 
 
 @pytest.mark.parametrize(("first", "second"), itertools.product(NAMES, NAMES))
-def test_after_every_other(first, second, made, lessons):
-    """A recipe behind another works, finite and reloadable by its configuration, or refuses in a sentence that names both."""
+def test_after_every_other(first, second, made, lessons, tmp_path):
+    """A recipe behind another works, finite and bit for bit the same from its folder, or refuses in a sentence that names both."""
     step = Step(recipe(second, again=first == second))
     try:
         both = made[first].then(step, lessons)
@@ -173,9 +174,38 @@ def test_after_every_other(first, second, made, lessons):
     vectors = both.encode(small_texts(24), "text")
     assert torch.isfinite(vectors).all()
     assert vectors.shape == (24, 16)
-    tower = both.towers.towers["both"]
-    again = type(tower).from_json(json.loads(json.dumps(tower.to_json())), tower.tensors(), tower.tokens)
-    assert torch.equal(again.encode(small_texts(24), "text", 32), vectors)
+    both.save(tmp_path / "variant")
+    # what was written is asked below, so that the stored answers need not be replayed as well
+    again = Variant.load(tmp_path / "variant", replay=False)
+    assert again.steps == both.steps
+    assert same_bits(again, both)
+    assert torch.equal(again.encode(small_texts(24), "text"), vectors)
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+@pytest.mark.parametrize("name", NAMES)
+def test_on_one_side_of_an_untied_model(name, side, reference, lessons, tmp_path):
+    """The side's towers change and the other side keeps its bits; what comes of it is saved and loaded as any other."""
+    untied = replace(reference, towers=reference.towers.untied())
+    before = {role: (untied.towers.roles[role].tower, untied.encode(small_texts(24), role)) for role in HEADS}
+    assert len({tower for tower, _ in before.values()}) > 1
+    made = untied.then(Step(recipe(name), side), lessons)
+    for role, (place, vectors) in before.items():
+        mine, found = made.towers.towers[made.towers.roles[role].tower], made.encode(small_texts(24), role)
+        assert torch.isfinite(found).all()
+        assert found.shape == vectors.shape
+        theirs = untied.towers.towers[place]
+        old, new = theirs.tensors(), mine.tensors()
+        kept = old.keys() == new.keys() and all(old[one].shape == new[one].shape and torch.equal(old[one], new[one]) for one in old)
+        if (role == "item") == (side == "item"):
+            assert not kept, f"'{name}' left the {side} side as it was"
+        else:
+            assert kept, f"'{name}' on the {side} side reached the role '{role}'"
+            assert torch.equal(found, vectors)
+    made.save(tmp_path / "variant")
+    loaded = Variant.load(tmp_path / "variant")
+    assert same_bits(loaded, made)
+    assert loaded.steps == made.steps
 
 
 def test_whole_chain(reference, lessons, tmp_path):
