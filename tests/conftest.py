@@ -22,6 +22,12 @@ class TinyRun:
     printed: str
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "planted_bad: a measure finds out something planted that is bad in its sense (wanted of every measure)"
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """One whole study on planted data."""

@@ -33,6 +33,7 @@ def test_the_reference_reaches_the_ideal_against_itself_and_so_does_a_turned_cop
     assert turned == pytest.approx([1.0] * len(turned))
 
 
+@pytest.mark.planted_bad
 def test_a_model_of_random_vectors_agrees_as_chance_does():
     assert near(AttributionAgreement().take(chance("random", 5), WORLD).defined)
 

@@ -21,6 +21,7 @@ def test_the_reference_reaches_the_ideal_against_itself():
     assert values == pytest.approx([AttributionCorrelation.ideal] * len(values))
 
 
+@pytest.mark.planted_bad
 def test_a_model_with_every_reason_turned_round_reaches_the_opposite():
     items, behaviours = vectors()
     values = AttributionCorrelation().take(TableRanker("against", -items, behaviours), WORLD).values

@@ -10,6 +10,7 @@ from tests.measures.clocks import Clock, clocked, served, world
 from tests.models import small_variant
 
 
+@pytest.mark.planted_bad
 def test_seconds_of_the_whole_catalogue_by_the_planted_clock(monkeypatch: pytest.MonkeyPatch):
     clock, trial = Clock(), world()
     monkeypatch.setattr(timing, "time", clock.module())

@@ -26,6 +26,7 @@ def test_hand_worked_values():
     assert values(ColdRank(), scored(descending([order, order], ITEMS)), world(((6,), (5, 6)))) == pytest.approx((1 / 5, 5 / 8))
 
 
+@pytest.mark.planted_bad
 def test_the_best_reaches_the_ideal_and_the_worst_stands_last():
     best = descending([[0, 1, 6], [0, 1, 5, 6]], ITEMS)
     assert values(ColdRank(), scored(best), world(((6,), (5, 6)))) == (ColdRank.ideal,) * 2

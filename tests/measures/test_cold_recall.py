@@ -32,6 +32,7 @@ def test_hand_worked_values():
     assert values(ColdRecall(k=10), ranker, world()) == (1.0, 1.0)
 
 
+@pytest.mark.planted_bad
 def test_the_best_reaches_the_ideal_and_the_worst_gets_nothing():
     best = descending([[5], [4, 6, 7]], ITEMS)
     assert values(ColdRecall(k=2), scored(best), world()) == (ColdRecall.ideal,) * 2

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,6 +141,7 @@ def test_its_card_and_its_label(name):
     measure = MEASURES.build(name)
     assert isinstance(measure, Measure)
     assert MEASURES.cards()[name].endswith((".", ":")), "the docstring's first line says in a sentence what is measured"
+    assert measure.group not in ("", "Other"), "the report wants to know beside which measures it stands"
     assert measure.better in ("higher", "lower", "neither")
     assert measure.summary in ("mean", "median", "p95", "p99", "only", "once")
     assert MEASURES.build(measure.label) == measure
@@ -146,6 +149,16 @@ def test_its_card_and_its_label(name):
     assert [field.name for field in dataclasses.fields(measure) if f"{field.name}:" not in told] == [], (
         "an option that no docstring explains"
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_own_tests_show_that_a_planted_bad_one_is_found_out(name):
+    """Wanted is a test of its own file that is marked ``planted_bad``, unless neither direction is better."""
+    path = Path(__file__).parent / f"test_{name}.py"
+    assert path.exists(), f"{name} has no test file of its name"
+    tests = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+    marked = [node.name for node in tests if "pytest.mark.planted_bad" in map(ast.unparse, node.decorator_list)]
+    assert marked or MEASURES.find(name).better == "neither"
 
 
 @pytest.mark.parametrize("name", NAMES)

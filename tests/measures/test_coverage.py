@@ -19,6 +19,7 @@ def test_hand_worked_values():
     assert Coverage(k=2).take(Scored("hand", descending([[1, 2]] * 3, 10)), WORLD).notes == {"items": 2, "users": 3, "most": 0.6}
 
 
+@pytest.mark.planted_bad
 def test_the_same_list_for_all_is_the_least_and_disjoint_lists_are_the_most():
     assert covered(Scored("same", descending([[1, 2, 3]] * 3, 10)), 3) == 0.3
     assert covered(Scored("disjoint", descending([[1, 2, 3], [4, 5, 6], [7, 8, 9]], 10)), 3) == 0.9

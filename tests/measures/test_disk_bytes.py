@@ -19,6 +19,7 @@ def test_it_is_what_a_saved_folder_weighs(tmp_path):
     assert samples.units == {}
 
 
+@pytest.mark.planted_bad
 def test_a_bigger_model_weighs_more_by_its_tensors():
     small, big = (DiskBytes().take(VariantRanker(small_variant(layers=layers)), world()) for layers in (1, 4))
     layer = 4 * (32 * 32 + 32) + 2 * 64 * 32 + 64 + 32 + 4 * 32

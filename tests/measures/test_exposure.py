@@ -17,6 +17,7 @@ def test_hand_worked_lift():
     assert lift(before, after, 3) == pytest.approx(((3 + 1) / (2 + 1) + (0 + 1) / (2 + 1)) / 2)
 
 
+@pytest.mark.planted_bad
 def test_a_planted_reader_of_keywords_is_caught_and_the_control_is_not():
     attacked = Exposure(k=4).take(Reader("greedy"), WORLD)
     assert attacked.units["item"] == WORLD.catalogue.items[4:]

@@ -22,6 +22,7 @@ def test_undefined_where_every_user_has_the_item():
     assert log_lift(torch.zeros(3, dtype=torch.int64), torch.zeros(1, 3, dtype=torch.int64)) is None
 
 
+@pytest.mark.planted_bad
 def test_a_planted_reader_of_keywords_is_caught_and_the_control_is_not():
     attacked = ExposureRank().take(Reader("greedy"), WORLD)
     assert min(attacked.defined) > math.log(2)

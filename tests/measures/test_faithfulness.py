@@ -32,6 +32,7 @@ def test_random_attributions_come_out_at_nought():
     assert abs(np.mean(values)) < 4 * np.std(values) / len(values) ** 0.5
 
 
+@pytest.mark.planted_bad
 def test_planted_bad_reasons_are_worse_than_random():
     assert mean(Faithfulness(explainer=Negated())) < -0.5  # type: ignore[arg-type]
 

@@ -20,6 +20,7 @@ def test_a_real_variant_gives_one_time_a_round():
     assert samples.notes == {"clock": "cpu", "threads": 1, "role": "text", "batch": 1, "texts": 4}
 
 
+@pytest.mark.planted_bad
 def test_the_time_is_that_of_encoding(monkeypatch: pytest.MonkeyPatch):
     # the planted clock moves by the cost of a variant's text, and by nothing else
     clock = Clock()

@@ -14,6 +14,7 @@ def test_hand_worked_values(k: int, wanted: tuple[float, ...]):
     assert values(Mrr(k=k), Scored("hand", SCORES), WORLD) == pytest.approx(wanted)
 
 
+@pytest.mark.planted_bad
 def test_the_best_reaches_the_ideal_and_the_worst_gets_nothing():
     best = descending([[4], [0], [1]], 6)
     assert values(Mrr(k=3), Scored("best", best), WORLD) == (Mrr.ideal,) * 3

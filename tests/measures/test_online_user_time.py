@@ -29,6 +29,14 @@ def test_the_pooled_user_encodes_nothing_while_the_clock_runs_and_the_text_user_
     assert len({*texts}) == 4
 
 
+@pytest.mark.planted_bad
+def test_a_slow_variant_is_found_out(monkeypatch: pytest.MonkeyPatch):
+    clock, trial = Clock(), world()
+    monkeypatch.setattr(timing, "time", clock.module())
+    found = OnlineUserTime(repeats=2, user="text").take_all(clocked(monkeypatch, clock, {"quick": 3_000_000, "slow": 8_000_000}), trial)
+    assert (found["quick"].values, found["slow"].values) == ((3.0, 3.0), (8.0, 8.0))  # type: ignore[union-attr]
+
+
 def test_a_table_has_no_text_user():
     with pytest.raises(NotApplicable, match="only the pooled user"):
         OnlineUserTime(user="text").take(TableRanker("table", torch.eye(24), torch.eye(24)), world())

@@ -15,6 +15,14 @@ def test_hand_counted(layers: int):
     assert samples.notes == {"head": 16 * 32}
 
 
+@pytest.mark.planted_bad
+def test_a_model_with_a_layer_more_is_found_out():
+    one, more = (Operations().take(VariantRanker(small_variant(layers=layers)), world()).values[0] for layers in (2, 3))
+    assert one is not None
+    assert more is not None
+    assert more == 1.5 * one
+
+
 def test_a_table_has_none():
     with pytest.raises(NotApplicable, match="encodes no text"):
         Operations().take(TableRanker("table", torch.eye(24), torch.eye(24)), world())

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from compress_rec.measure import MEASURES
@@ -27,6 +28,7 @@ def test_hand_counted():
     assert samples.units == {}
 
 
+@pytest.mark.planted_bad
 def test_an_untied_tower_counts_twice():
     variant = small_variant()
     one, two = (

@@ -26,6 +26,7 @@ def with_rows(rows: int) -> Variant:
 
 
 @linux
+@pytest.mark.planted_bad
 def test_a_model_with_40_more_megabytes_needs_them():
     small, big = (PeakMemory(texts=8).take(VariantRanker(with_rows(rows)), world()) for rows in (500, 500 + 40 * MEGABYTE // 128))
     assert small.units == {}

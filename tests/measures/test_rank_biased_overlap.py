@@ -28,6 +28,7 @@ def test_all_pairs_of_short_lists_equal_the_written_sum():
         assert found == pytest.approx(by_the_book(list(one), list(other), 0.9), abs=1e-12)
 
 
+@pytest.mark.planted_bad
 def test_the_reference_reaches_the_ideal_and_disjoint_rankings_get_nothing():
     reference = Scored("reference", torch.rand(3, 40, generator=torch.Generator().manual_seed(0)))
     world = trial([[0], [1, 2], [3]], [4, 0, 1], 40, reference)

@@ -15,6 +15,7 @@ def test_hand_worked_values(k: int, wanted: tuple[float, ...]):
     assert values(Recall(k=k), Scored("hand", SCORES), WORLD) == wanted
 
 
+@pytest.mark.planted_bad
 def test_the_best_reaches_the_ideal_and_the_worst_gets_nothing():
     best = descending([[4], [0], [1]], 6)
     assert values(Recall(k=1), Scored("best", best), WORLD) == (Recall.ideal,) * 3

@@ -15,6 +15,7 @@ def means(*explainers: object) -> list[float]:
     return [float(np.mean(Sufficiency(explainer=name).take(REFERENCE, WORLD).defined)) for name in explainers]  # type: ignore[arg-type]
 
 
+@pytest.mark.planted_bad
 def test_true_reasons_alone_keep_more_of_the_score_than_random_and_those_more_than_the_worst():
     shapley, random, worst = means("shapley", "random", Negated())
     assert shapley < random < worst

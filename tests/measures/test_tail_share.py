@@ -17,6 +17,7 @@ def test_hand_worked_values():
     assert values(TailShare(k=3, share=0.5), ranker, world) == pytest.approx((2 / 3, 1 / 3))
 
 
+@pytest.mark.planted_bad
 def test_popular_items_alone_give_0_and_the_least_used_alone_1():
     world = trial([[]], [0], 6, uses=USES)
     assert values(TailShare(k=3, share=0.5), Scored("popular", descending([[1, 2, 4]], 6)), world) == (0.0,)

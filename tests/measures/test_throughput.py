@@ -16,6 +16,7 @@ def test_a_real_variant_gives_one_rate_a_round():
     assert samples.notes["batch"] == 4
 
 
+@pytest.mark.planted_bad
 def test_texts_a_second_by_the_planted_clock(monkeypatch: pytest.MonkeyPatch):
     # 2 ms a text are 500 texts a second, whatever the batch
     clock = Clock()
