@@ -24,6 +24,8 @@ FOLDERS = {
     "export": "exports",
     "baseline": "baselines",
 }
+# modules that share a test file, since they remove parts of a weight in the same way; every other one has a file of its name
+TESTED_IN = dict.fromkeys(("prune_heads", "prune_neurons", "prune_weights"), "prune")
 # what may be imported lies to the left; folders of instances and modules between two marks have no order among themselves
 ORDER = (
     "registry",
@@ -91,10 +93,11 @@ def test_a_singular_file_is_the_idea_and_the_plural_folder_holds_its_instances(i
     assert (PACKAGE / f"{idea}.py").exists()
     names = [info.name for info in pkgutil.iter_modules([str(PACKAGE / folder)])]
     assert names
-    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests" / folder).glob("*.py"))
-    # a file of its own, or a file of several that names it
-    missing = [name for name in names if not (ROOT / "tests" / folder / f"test_{name}.py").exists() and name not in tests]
-    assert not missing
+    tests = ROOT / "tests" / folder
+    assert not [name for name in names if not (tests / f"test_{TESTED_IN.get(name, name)}.py").exists()]
+    for name in TESTED_IN.keys() & {*names}:
+        assert f"{folder}.{name} import" in (tests / f"test_{TESTED_IN[name]}.py").read_text(encoding="utf-8"), name
+        assert not (tests / f"test_{name}.py").exists(), f"{name} has a test file of its name: take it out of TESTED_IN"
 
 
 def test_imports_go_one_way() -> None:
