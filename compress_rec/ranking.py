@@ -1,10 +1,9 @@
-"""Scores and lists over the full catalogue; never over sampled candidates."""
+"""Lists over the full catalogue; never over sampled candidates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from compress_rec.errors import CompressRecError
@@ -25,18 +24,3 @@ def top_k(users: Tensor, items: Tensor, k: int, exclude: Sequence[Sequence[int]]
     from compress_rec.index import CosineIndex
 
     return CosineIndex(items).search(users, k, exclude=exclude)
-
-
-def ranks(scores: Tensor, places: Tensor, exclude: Sequence[Sequence[int]] | None = None) -> Tensor:
-    """Return the rank, 1 for the best, of one item a user among all that are not excluded; ties count against it by half.
-
-    scores: (users, items); places: (users,) the item whose rank is asked
-    """
-    own = scores.gather(1, places[:, None])
-    better = (scores > own).sum(1).double()
-    tied = (scores == own).sum(1).double() - 1
-    for user, items in enumerate(exclude or ()):
-        out = scores[user, torch.tensor(sorted({*items} - {int(places[user])}), dtype=torch.int64)]
-        better[user] -= (out > own[user]).sum()
-        tied[user] -= (out == own[user]).sum()
-    return better + tied / 2 + 1

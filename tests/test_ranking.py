@@ -1,4 +1,4 @@
-"""Lists and ranks over the whole catalogue, against numpy sorting everything."""
+"""Lists over the whole catalogue, against numpy sorting everything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from compress_rec.errors import CompressRecError
-from compress_rec.ranking import ranks, top_k
+from compress_rec.ranking import top_k
 
 TIED = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0], [-1, 0, 0]])
 
@@ -66,34 +66,3 @@ def test_vectors_of_two_models_are_refused() -> None:
     with pytest.raises(CompressRecError) as caught:
         top_k(torch.ones(2, 3), torch.ones(4, 5), 1)
     assert str(caught.value) == "users have 3 dimensions and items 5: they do not come from one model, encode both with it"
-
-
-def test_ranks_by_hand_with_ties_counted_by_half() -> None:
-    scores = torch.tensor([[0.9, 0.5, 0.5, 0.5, 0.1], [0.3, 0.3, 0.3, 0.3, 0.3], [0.1, 0.2, 0.3, 0.4, 0.5]])
-    assert ranks(scores, torch.tensor([2, 0, 4])).tolist() == [3.0, 3.0, 1.0]
-    # the first loses one better and one tied item, the second two tied ones, the third what lay below it anyway
-    assert ranks(scores, torch.tensor([2, 0, 4]), [[0, 1], [1, 2], [0]]).tolist() == [1.5, 2.0, 1.0]
-    # an item used twice is left out once
-    assert ranks(scores, torch.tensor([2, 0, 4]), [[0, 1, 0, 0, 1], [1, 2], [0]]).tolist() == [1.5, 2.0, 1.0]
-    assert ranks(scores, torch.tensor([2, 0, 0]), [[], [], [4, 3]]).tolist() == [3.0, 3.0, 3.0]
-
-
-def test_the_item_asked_for_is_never_excluded_itself() -> None:
-    scores = torch.tensor([[0.9, 0.5, 0.1]])
-    assert ranks(scores, torch.tensor([1]), [[0, 1]]).tolist() == [1.0]
-    assert ranks(scores, torch.tensor([1]), [[1]]).tolist() == [2.0]
-
-
-@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 12), st.data())
-@settings(max_examples=30, deadline=None)
-def test_ranks_are_the_mean_place_over_all_orders_of_the_tied(seed: int, users: int, items: int, data: st.DataObject) -> None:
-    scores = torch.from_numpy(np.random.default_rng(seed).integers(0, 4, (users, items))).float()
-    places = torch.tensor([data.draw(st.integers(0, items - 1)) for _ in range(users)])
-    exclude = [data.draw(st.lists(st.integers(0, items - 1), max_size=2 * items)) for _ in range(users)]
-    wanted = []
-    for row, place, out in zip(scores.tolist(), places.tolist(), exclude, strict=True):
-        kept = [item for item in range(items) if item == place or item not in out]
-        best = 1 + sum(row[item] > row[place] for item in kept)
-        worst = sum(row[item] >= row[place] for item in kept)
-        wanted.append((best + worst) / 2)
-    assert ranks(scores, places, exclude).tolist() == wanted
