@@ -55,31 +55,32 @@ class Judgement:
 
 
 def parse(table: Mapping[str, Any]) -> tuple[Gate, ...]:
-    """Read a study's ``[gates]`` table, refusing unknown keys and wrong kinds."""
+    """Read a study's ``[gates]`` table, one table of options a measure or a list of them, refusing unknown keys and wrong kinds."""
+    return tuple(_gate(measure, options) for measure, given in table.items() for options in (given if isinstance(given, list) else [given]))
+
+
+def _gate(measure: str, options: Any) -> Gate:
     known = [one.name for one in fields(Gate) if one.name != "measure"]
-    gates = []
-    for measure, options in table.items():
-        if not isinstance(options, Mapping):
-            raise CompressRecError(
-                f"the gate on '{measure}' must be a table such as {{ at_least = 0.98, of = \"reference\" }}, but {options!r} came"
-            )
-        for key, value in options.items():
-            if key not in known:
-                raise CompressRecError(f"the gate on '{measure}' has no option '{key}'{nearest(key, known)}")
-            _check(measure, key, value)
-        if ("at_least" in options) == ("at_most" in options):
-            raise CompressRecError(
-                f"the gate on '{measure}' needs exactly one of at_least and at_most, but {'both' if 'at_least' in options else 'none'} came"
-            )
-        if "by" in options and "of" not in options:
-            raise CompressRecError(
-                f'the gate on \'{measure}\' says by = "{options["by"]}" but not of what: add of = "{REFERENCE}", or leave out by'
-            )
-        given = dict(options)
-        if "variants" in given:
-            given["variants"] = tuple(given["variants"])
-        gates.append(Gate(measure, **given))
-    return tuple(gates)
+    if not isinstance(options, Mapping):
+        raise CompressRecError(
+            f"the gate on '{measure}' must be a table such as {{ at_least = 0.98, of = \"reference\" }}, but {options!r} came"
+        )
+    for key, value in options.items():
+        if key not in known:
+            raise CompressRecError(f"the gate on '{measure}' has no option '{key}'{nearest(key, known)}")
+        _check(measure, key, value)
+    if ("at_least" in options) == ("at_most" in options):
+        raise CompressRecError(
+            f"the gate on '{measure}' needs exactly one of at_least and at_most, but {'both' if 'at_least' in options else 'none'} came"
+        )
+    if "by" in options and "of" not in options:
+        raise CompressRecError(
+            f'the gate on \'{measure}\' says by = "{options["by"]}" but not of what: add of = "{REFERENCE}", or leave out by'
+        )
+    given = dict(options)
+    if "variants" in given:
+        given["variants"] = tuple(given["variants"])
+    return Gate(measure, **given)
 
 
 def judge(report: Report, gates: Sequence[Gate]) -> tuple[Judgement, ...]:

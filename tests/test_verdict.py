@@ -149,3 +149,16 @@ def test_unknown_variants_are_refused() -> None:
 def test_no_gates_is_no_pass() -> None:
     with pytest.raises(CompressRecError, match=r"the study has no \[gates\]: add a line such as"):
         verdict.main_lines(built(good=1.0), {})
+
+
+def test_a_measure_may_have_several_gates() -> None:
+    """The reference's own floor and what a variant may lose are two questions about one measure."""
+    gates = verdict.parse(
+        {"ndcg@10": [{"at_least": 0.1, "variants": ["reference"]}, {"at_least": 0.9, "of": "reference", "variants": ["int8"]}]}
+    )
+    assert [(gate.measure, gate.of, gate.variants) for gate in gates] == [
+        ("ndcg@10", None, ("reference",)),
+        ("ndcg@10", "reference", ("int8",)),
+    ]
+    with pytest.raises(CompressRecError, match="has no option 'at_leest'"):
+        verdict.parse({"ndcg@10": [{"at_least": 0.1}, {"at_leest": 0.9}]})
