@@ -48,6 +48,9 @@ def test_a_package_without_its_extension_works_and_says_why(tmp_path: Path) -> N
     copy = shutil.copytree(PACKAGE, tmp_path / "compress_rec", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     (copy / "_build.json").write_text(json.dumps({"built": False, "reason": "no C++ compiler was found", "compiler": None, "cuda": "none"}))
     script = (
+        # an editable install of the checkout would hand over its own compiled module
+        "import sys\n"
+        "sys.meta_path[:] = [each for each in sys.meta_path if not getattr(each, '__module__', '').startswith('__editable__')]\n"
         "import torch\n"
         "from compress_rec import environment, op\n"
         "from compress_rec.index import CosineIndex\n"
