@@ -81,7 +81,8 @@ def recommend(
     """Recommend items for a history: titles with scores, and the history items that speak for each."""
     from compress_rec.recommend import recommend as work
 
-    rows = work(variant, history or (), k, catalogue)
+    with err.status("encoding the catalogue"):
+        rows = work(variant, history or (), k, catalogue)
     table = Table("", "item", "cosine", "because of")
     for place, row in enumerate(rows, 1):
         table.add_row(str(place), row.text, f"{row.score:.3f}", row.because())
@@ -99,7 +100,11 @@ def export(
     from compress_rec.export import export as work
     from compress_rec.variant import load
 
-    written = work(load(variant), goal, format=format, role=role, say=lambda text: out.print(text, highlight=False, soft_wrap=True))
+    said: list[str] = []
+    with err.status("writing and replaying"):
+        written = work(load(variant), goal, format=format, role=role, say=said.append)
+    for sentence in said:
+        out.print(sentence, highlight=False, soft_wrap=True, markup=False)
     out.print(f"{written} holds the variant as {format}; its golden vectors were replayed.", highlight=False, soft_wrap=True)
 
 
