@@ -86,12 +86,15 @@ def measured(bench: Bench, found: Data, trial: Trial, made: Sequence[Made]) -> l
         if piece.failure is not None:
             rows[piece.name, BUILD] = Row(piece.name, piece.steps, BUILD, "", "neither", None, piece.failure, piece.kind)  # type: ignore[arg-type]
     alive = [piece for piece in made if piece.ranker is not None]
+    machine = environment.facts()
+    # a last bit may differ where another kernel or processor serves
+    served = [machine.get("cpu"), str(machine.get("ops"))]
     with bench.bar("measures") as bar:
         total = len(bench.study.measures) * len(alive)
         for place, measure in enumerate(bench.study.measures):
             bar(place * len(alive), total, measure.label)
             step = lambda number, place=place, measure=measure: bar(place * len(alive) + number, total, measure.label)  # noqa: E731
-            for piece, row in _taken(bench, found, trial, alive, measure, step):
+            for piece, row in _taken(bench, found, trial, alive, measure, served, step):
                 rows[piece.name, measure.label] = row
     names = [piece.name for piece in made]
     labels = [BUILD, *(measure.label for measure in bench.study.measures)]
@@ -99,11 +102,9 @@ def measured(bench: Bench, found: Data, trial: Trial, made: Sequence[Made]) -> l
 
 
 def _taken(
-    bench: Bench, found: Data, trial: Trial, alive: Sequence[Made], measure: Measure, step: Callable[[int], None]
+    bench: Bench, found: Data, trial: Trial, alive: Sequence[Made], measure: Measure, served: Sequence[Any], step: Callable[[int], None]
 ) -> Iterator[tuple[Made, Row]]:
-    machine = environment.facts()
-    # a last bit may differ where another kernel or processor serves
-    parents = [found.key, alive[0].key, measure.name, fields_of(measure), bench.study.seed, machine.get("cpu"), str(machine.get("ops"))]
+    parents = [found.key, alive[0].key, measure.name, fields_of(measure), bench.study.seed, *served]
     if measure.together:
         # a clock's figures belong to one machine and one interleaved run: all of them are taken again when one is new
         parents.append([piece.key for piece in alive])
