@@ -27,3 +27,17 @@ def test_it_equals_torchs_embedding_of_the_whole_table():
     scales = torch.rand(40, generator=generator)
     ids = torch.randint(0, 40, (5, 9), generator=generator)
     assert torch.equal(int8_embedding(ids.int(), codes, scales), torch.nn.functional.embedding(ids, codes.float() * scales[:, None]))
+
+
+def test_many_rows_are_the_same_however_many_threads_share_them():
+    generator = torch.Generator().manual_seed(1)
+    codes = torch.randint(-127, 128, (500, 83), dtype=torch.int8, generator=generator)
+    scales = torch.rand(500, generator=generator)
+    ids = torch.randint(0, 500, (3000,), generator=generator)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            assert torch.equal(int8_embedding(ids, codes, scales), int8_embedding.reference(ids, codes, scales))
+    finally:
+        torch.set_num_threads(threads)
