@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # another package index for torch alone: PyPI's Linux build carries CUDA, the project of PyTorch offers a small CPU build on an index of its own
 TORCH_INDEX ?=
+# a file for the kernels' results: make bench RESULTS=bench/results/CPU.jsonl
+RESULTS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -23,7 +25,7 @@ $(READY): $(SOURCES)
 	$(BIN)/python -m pip install -q --upgrade "pip>=25"
 	$(BIN)/python -m pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "torch==2.13.0"
 	$(BIN)/python -m pip install -q -c constraints.txt setuptools wheel pybind11 ninja
-	COMPRESS_REC_REQUIRE_EXT=1 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e ".[dev]"
+	COMPRESS_REC_REQUIRE_EXT=1 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e ".[dev,bench]"
 	@touch $(READY)
 
 setup: $(READY)
@@ -37,7 +39,7 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 bench: $(READY)
-	$(BIN)/python -m pytest --benchmark
+	$(BIN)/python -m pytest --benchmark $(if $(RESULTS),--results=$(RESULTS))
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -14,6 +14,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("compress_rec")
     group.addoption("--benchmark", action="store_true", help="run bench/ instead of tests/: kernels against peers, variants side by side")
     told = "the run folder whose variants the benchmark compares (default: runs/demo); write --run=FOLDER where it lies elsewhere"
+    group.addoption("--quick", action="store_true", help="with --benchmark: few rounds of a few small cases, to see that every side works")
+    group.addoption("--results", help="with --benchmark: the file that keeps the kernels' results as JSON lines; write --results=FILE")
     group.addoption("--run", default="runs/demo", help=told)
 
 

@@ -1,43 +1,44 @@
 """The compiled kernels against the tuned libraries a user would otherwise call: one item an op and shape, all sides interleaved.
 
 Unit: milliseconds of processor time on one thread, the median over rounds in which every side runs in turn. The ratio is the best
-peer's median divided by ours: above 1 the kernel is quicker. Ratios travel between machines, times do not.
-
-The peers are given what helps them: unit vectors, so that nobody normalises, and a warm-up. ``--benchmark-json FILE`` keeps the samples
-of every side under ``extra_info``.
+peer's median divided by ours: above 1 the kernel is quicker. What the machine can do at most is measured in the same run and stands
+beside. ``--quick`` runs a few small cases, ``--results=FILE`` keeps every sample as JSON lines; README.md says what the figures mean.
 """
 
 from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from compress_rec import op
-from compress_rec.ops.cosine_top_k import cosine_top_k
-from compress_rec.timing import interleave
+from bench import limits, linear, real, shapes, vectors
+from bench.book import Book
+from bench.case import Case, Machine, clock, lines
+from bench.top_k import Catalogue
 
-WIDTH = 384
+MEMORY = 12.0  # bytes available for every byte of a catalogue in float32: all sides' copies, and float64 while they are made
 
-# items, queries, k, rounds
-SHAPES = [
-    (100_000, 1, 10, 9),
-    (100_000, 8, 10, 7),
-    (100_000, 64, 10, 5),
-    (100_000, 256, 100, 3),
-    (1_682, 1, 10, 60),
-    (1_682, 64, 100, 20),
-    (1_682, 1024, 100, 5),
-]
+CASES: dict[str, Callable[[bool], Sequence[Any]]] = {
+    "search": shapes.searches,
+    "low_rank": shapes.low_rank,
+    "int8": shapes.int8,
+    "embedding": shapes.embedding,
+}
 
 
-@pytest.fixture
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for name, listed in CASES.items():
+        if name in metafunc.fixturenames:
+            cases = listed(metafunc.config.getoption("--quick"))
+            metafunc.parametrize(name, cases, ids=["-".join(map(str, case[:-1])) for case in cases])
+
+
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Processor time adds up over threads, and a waiting thread burns it: torch's and numpy's pools are cut to one."""
     threads = torch.get_num_threads()
@@ -53,101 +54,78 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def unit_vectors(kind: str, rows: int, seed: int) -> Tensor:
-    """Gaussian directions, the worst case for a threshold, or a catalogue in 200 clusters, which is nearer to embeddings."""
-    generator = torch.Generator().manual_seed(seed)
-    vectors = torch.randn((rows, WIDTH), generator=generator)
-    if kind == "clustered":
-        centres = torch.randn((200, WIDTH), generator=torch.Generator().manual_seed(7))
-        vectors = centres[torch.randint(0, 200, (rows,), generator=generator)] + 0.5 * vectors
-    return torch.nn.functional.normalize(vectors)
+@pytest.fixture(scope="module")
+def samples(one_thread: None) -> dict[str, tuple[float, ...]]:
+    return dict(limits.measure())
 
 
-def torch_top_k(queries: Tensor, items: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """What one writes in torch: the whole matrix, then topk."""
-    found = (queries @ items.T).topk(k)
-    return found.values, found.indices
+@pytest.fixture(scope="module")
+def machine(samples: dict[str, tuple[float, ...]]) -> Machine:
+    return Machine(limits.loops(), {name: statistics.median(rates) for name, rates in samples.items()}, limits.why_not())
 
 
-def numpy_top_k(queries: np.ndarray[Any, Any], items: np.ndarray[Any, Any], k: int) -> tuple[Any, Any]:
-    """What one writes in numpy: the whole matrix, argpartition, and a sort of the k."""
-    scores = queries @ items.T
-    best = np.argpartition(scores, -k, axis=1)[:, -k:]
-    values = np.take_along_axis(scores, best, axis=1)
-    order = np.argsort(-values, axis=1)
-    return np.take_along_axis(values, order, axis=1), np.take_along_axis(best, order, axis=1)
+@pytest.fixture(scope="module")
+def book(request: pytest.FixtureRequest, samples: dict[str, tuple[float, ...]]) -> Book:
+    """The results so far; what the machine can do is printed first."""
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\none thread of this machine: {limits.told(samples)}" if samples else f"\n{limits.why_not()}", end="")
+    given = request.config.getoption("--results")
+    return Book(Path(given) if given else None, samples)
 
 
-def faiss_sides(queries: np.ndarray[Any, Any], items: np.ndarray[Any, Any], k: int) -> dict[str, Callable[[], Any]]:
-    """faiss's exact inner-product index, where faiss is installed, with its threshold for BLAS at the value that serves small batches."""
+@pytest.fixture(scope="module")
+def catalogues() -> Iterator[dict[tuple[str, int], Catalogue]]:
+    """The catalogue of the case before: the next case often wants the same."""
+    held: dict[tuple[str, int], Catalogue] = {}
+    yield held
+    held.clear()
+
+
+@pytest.fixture
+def run(machine: Machine, book: Book, benchmark: Any, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Clock a case, print it, keep it, and give pytest-benchmark a few calls of ours."""
+
+    def done(case: Case, rounds: int) -> None:
+        row = clock(case, machine, rounds)
+        book.add(row)
+        with capsys.disabled():
+            print("\n" + lines(row), end="")
+        ours = next(name for name, side in case.sides.items() if side.ours)
+        benchmark.group = case.op
+        benchmark.extra_info.update(row)
+        with torch.inference_mode():
+            benchmark.pedantic(case.sides[ours].call, rounds=3, warmup_rounds=0)
+
+    return done
+
+
+def test_cosine_top_k(search: shapes.Search, catalogues: dict[tuple[str, int], Catalogue], run: Any) -> None:
+    needed, there = MEMORY * 4 * vectors.WIDTH * search.items, vectors.memory_available()
+    key = (search.kind, search.items)
+    if key not in catalogues:
+        catalogues.clear()
+        if needed > there:
+            pytest.skip(
+                f"{search.items} items need {needed / 1e9:.0f} GB of free memory for all sides at once, {there / 1e9:.0f} GB are there"
+            )
+        try:
+            catalogues[key] = Catalogue(*key)
+        except real.NotThere as reason:
+            pytest.skip(str(reason))
+    run(catalogues[key].case(vectors.queries(search.kind, search.queries), search.k), search.rounds)
+
+
+def test_low_rank_linear(low_rank: shapes.LowRank, run: Any) -> None:
+    run(linear.low_rank_case(*low_rank[:-1]), low_rank.rounds)
+
+
+def test_int8_linear(int8: shapes.Int8, run: Any) -> None:
     try:
-        import faiss
-    except ImportError:
-        return {}
-    faiss.omp_set_num_threads(1)
-    faiss.cvar.distance_compute_blas_threshold = 1
-    index = faiss.IndexFlatIP(items.shape[1])
-    index.add(items)
-    return {"faiss": lambda: index.search(queries, k)}
+        case = linear.int8_case(*int8[:-1])
+    except real.NotThere as reason:
+        pytest.skip(str(reason))
+    run(case, int8.rounds)
 
 
-@pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("kind", ["gaussian", "clustered"])
-@pytest.mark.parametrize(("count", "batch", "k", "rounds"), SHAPES)
-def test_cosine_top_k(benchmark: Any, capsys: pytest.CaptureFixture[str], count: int, batch: int, k: int, rounds: int, kind: str) -> None:
-    items, queries = unit_vectors(kind, count, seed=0), unit_vectors(kind, batch, seed=1)
-    sides: dict[str, Callable[[], Any]] = {
-        "compress_rec": lambda: cosine_top_k(queries, items, k, None, None, True),
-        "torch": lambda: torch_top_k(queries, items, k),
-        "numpy": lambda: numpy_top_k(queries.numpy(), items.numpy(), k),
-        **faiss_sides(queries.numpy(), items.numpy(), k),
-    }
-    with torch.inference_mode():
-        # the sides must do the same work: a row may differ only where two scores agree to rounding
-        ours, theirs = sides["compress_rec"](), sides["torch"]()
-        torch.testing.assert_close(ours[0], theirs[0], rtol=0, atol=1e-6)
-        samples = interleave(sides, rounds)
-        benchmark.pedantic(sides["compress_rec"], rounds=3, warmup_rounds=0)
-    medians = {name: statistics.median(values) for name, values in samples.items()}
-    best = min((name for name in medians if name != "compress_rec"), key=medians.__getitem__)
-    ratio = medians[best] / medians["compress_rec"]
-    benchmark.group = "cosine_top_k"
-    benchmark.extra_info.update(
-        op="cosine_top_k", backend=op.backend("cosine_top_k"), items=count, queries=batch, k=k, kind=kind, unit="ms", clock="cpu"
-    )
-    benchmark.extra_info.update(samples=samples, best_peer=best, ratio=ratio)
-    with capsys.disabled():
-        told = "  ".join(f"{name} {value:9.3f}" for name, value in medians.items())
-        rate = 2 * count * batch * WIDTH / medians["compress_rec"] / 1e6
-        print(
-            f"\ncosine_top_k {count:>7} × {batch:<5} k={k:<4} {kind:9}  {told} ms   {rate:5.1f} GFLOP/s   × {ratio:.2f} over {best}", end=""
-        )
-
-
-@pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("name", ["low_rank_linear", "int8_linear"])
-@pytest.mark.parametrize("tokens", [1, 32, 512])
-def test_linear(benchmark: Any, capsys: pytest.CaptureFixture[str], name: str, tokens: int) -> None:
-    """The compressed layers against the dense one they stand for, 384 → 1536; the low-rank one at rank 128."""
-    from compress_rec.ops.int8_linear import quantize_per_channel
-
-    generator = torch.Generator().manual_seed(0)
-    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((tokens, WIDTH), (4 * WIDTH, WIDTH), (4 * WIDTH,)))
-    parts = (
-        (weight[:128], torch.randn((4 * WIDTH, 128), generator=generator)) if name == "low_rank_linear" else quantize_per_channel(weight)
-    )
-    made = op.find(name)
-    sides: dict[str, Callable[[], Any]] = {
-        "compress_rec": lambda: made(x, *parts, bias),
-        "dense": lambda: torch.nn.functional.linear(x, weight, bias),
-    }
-    with torch.inference_mode():
-        samples = interleave(sides, 15, repeats=max(1, 64 // tokens))
-        benchmark.pedantic(sides["compress_rec"], rounds=3, warmup_rounds=1)
-    medians = {side: statistics.median(values) for side, values in samples.items()}
-    ratio = medians["dense"] / medians["compress_rec"]
-    benchmark.group = name
-    benchmark.extra_info.update(op=name, backend=op.backend(name), tokens=tokens, unit="ms", clock="cpu", samples=samples, ratio=ratio)
-    with capsys.disabled():
-        told = "  ".join(f"{side} {value:9.3f}" for side, value in medians.items())
-        print(f"\n{name} ({op.backend(name)}) {tokens:>4} tokens  {told} ms   × {ratio:.2f} over dense", end="")
+def test_int8_embedding(embedding: shapes.Embedding, run: Any) -> None:
+    run(linear.int8_embedding_case(*embedding[:-1]), embedding.rounds)

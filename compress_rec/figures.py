@@ -32,12 +32,17 @@ def block(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-def replaced(text: str, report: Report, name: str, where: str) -> str:
-    """Return ``text`` with the block called ``name`` renewed."""
+def between_markers(text: str, body: str, name: str, where: str) -> str:
+    """Return ``text`` with ``body`` in the place of what stands between the markers of ``name``."""
     start = f"<!-- figures:{name} -->"
     if text.count(start) != 1 or END not in text.partition(start)[2]:
         raise CompressRecError(f"{where} needs the lines '{start}' and '{END}' once each, in this order: put them where the figures belong")
-    return re.sub(re.escape(start) + ".*?" + re.escape(END), lambda _: f"{start}\n{block(report)}\n{END}", text, count=1, flags=re.DOTALL)
+    return re.sub(re.escape(start) + ".*?" + re.escape(END), lambda _: f"{start}\n{body}\n{END}", text, count=1, flags=re.DOTALL)
+
+
+def replaced(text: str, report: Report, name: str, where: str) -> str:
+    """Return ``text`` with the block called ``name`` renewed."""
+    return between_markers(text, block(report), name, where)
 
 
 def published(report: Report) -> Report:
