@@ -1,10 +1,6 @@
 // cosine_top_k with torch: checks, allocation, the cut into tasks, the merge. The kernel is in cpu/.
 #include "cosine_top_k.h"
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -15,8 +11,8 @@
 #include <tuple>
 #include <vector>
 
-#include "check.h"
 #include "kernels.h"
+#include "top_k.h"
 
 namespace compress_rec {
 
@@ -26,84 +22,14 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 constexpr const char* kOp = "cosine_top_k";
-constexpr int64_t kMostItems = std::numeric_limits<int32_t>::max();
 constexpr int64_t kQueriesInBlock = 192;   // 192 × 384 floats are 288 KB: they stay in a 512 KB L2
-constexpr int64_t kFewestItemsInRange = 2048;
-
-Tensor in_order(const Tensor& tensor) {
-    return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
 
 void check(const Tensor& queries, const Tensor& items, int64_t k, const std::optional<Tensor>& exclude,
            const std::optional<Tensor>& exclude_offsets) {
-    const auto check_vectors = [](const char* argument, const Tensor& vectors) {
-        if (vectors.scalar_type() != ScalarType::Float || vectors.dim() != 2) {
-            refuse(kOp, argument, std::string("float32 (") + argument + ", dimensions)", described(vectors),
-                   "reshape it, or convert it with .float()");
-        }
-    };
-    check_vectors("queries", queries);
-    check_vectors("items", items);
-    if (queries.size(1) != items.size(1)) {
-        refuse(kOp, "queries", "as wide as items (" + std::to_string(items.size(1)) + ")", "width " + std::to_string(queries.size(1)),
-               "encode both with the same recommender");
-    }
-    const int64_t item_count = items.size(0);
-    if (item_count > kMostItems) {
-        refuse(kOp, "items", "at most " + std::to_string(kMostItems) + " rows", std::to_string(item_count) + " rows", "search it in parts");
-    }
-    if (k < 1 || k > item_count) {
-        refuse(kOp, "k", "from 1 to the number of items (" + std::to_string(item_count) + ")", std::to_string(k), "ask for fewer");
-    }
-    if (exclude.has_value() != exclude_offsets.has_value()) {
-        refuse(kOp, exclude.has_value() ? "exclude_offsets" : "exclude", "given with its partner", "only one of exclude and exclude_offsets",
-               "give both or neither");
-    }
-    if (!exclude.has_value()) return;
-    const auto check_ids = [](const char* argument, const Tensor& values) {
-        if (values.scalar_type() != ScalarType::Long || values.dim() != 1) {
-            refuse(kOp, argument, std::string("int64 (") + argument + ",)", described(values), "flatten it, or convert it with .long()");
-        }
-    };
-    check_ids("exclude", *exclude);
-    check_ids("exclude_offsets", *exclude_offsets);
-}
-
-// The excluded ids of every query, rising, as the kernel reads them.
-struct Excluded {
-    std::vector<int64_t> ids;
-    std::vector<const int64_t*> begin, end;
-
-    Excluded(const Tensor& exclude, const Tensor& exclude_offsets, int64_t query_count, int64_t item_count) {
-        const Tensor given = in_order(exclude), given_offsets = in_order(exclude_offsets);
-        const int64_t* values = given.const_data_ptr<int64_t>();
-        const int64_t* offsets = given_offsets.const_data_ptr<int64_t>();
-        const int64_t length = given.size(0);
-        bool rising = given_offsets.size(0) == query_count + 1 && offsets[0] == 0 && offsets[query_count] == length;
-        for (int64_t q = 0; rising && q < query_count; ++q) rising = offsets[q] <= offsets[q + 1];
-        if (!rising) {
-            refuse(kOp, "exclude_offsets", std::to_string(query_count + 1) + " numbers rising from 0 to " + std::to_string(length),
-                   "something else", "give one more offset than queries");
-        }
-        for (int64_t i = 0; i < length; ++i) {
-            if (values[i] < 0 || values[i] >= item_count) {
-                refuse(kOp, "exclude", "item ids from 0 to " + std::to_string(item_count - 1), "id " + std::to_string(values[i]),
-                       "leave unknown ids out");
-            }
-        }
-        ids.assign(values, values + length);
-        for (int64_t q = 0; q < query_count; ++q) {
-            std::sort(ids.begin() + offsets[q], ids.begin() + offsets[q + 1]);
-            begin.push_back(ids.data() + offsets[q]);
-            end.push_back(ids.data() + offsets[q + 1]);
-        }
-    }
-};
-
-[[noreturn]] void refuse_row(const char* argument, const float* rows, int64_t row, int64_t width) {
-    bool nan = false;
-    for (int64_t i = 0; i < width; ++i) nan = nan || std::isnan(rows[row * width + i]);
-    refuse(kOp, argument, "finite", std::string(nan ? "nan" : "inf") + " in row " + std::to_string(row), "drop or repair that row");
+    check_vectors(kOp, "queries", queries);
+    check_vectors(kOp, "items", items);
+    check_sizes(kOp, "items", queries, items.size(1), items.size(0), k);
+    check_exclusions(kOp, exclude, exclude_offsets);
 }
 
 float score_of(Candidate candidate) {
@@ -127,13 +53,13 @@ std::tuple<Tensor, Tensor> cosine_top_k(const Tensor& given_queries, const Tenso
     const float* item_data = items.const_data_ptr<float>();
 
     std::optional<Excluded> excluded;
-    if (exclude.has_value()) excluded.emplace(*exclude, *exclude_offsets, query_count, item_count);
+    if (exclude.has_value()) excluded.emplace(kOp, *exclude, *exclude_offsets, query_count, item_count);
     std::vector<float> unit(static_cast<size_t>(query_count * padded_width));
     const int64_t bad_query = unit_rows_avx2(queries.const_data_ptr<float>(), query_count, width, padded_width, unit.data());
-    if (bad_query != kNoRow) refuse_row("queries", queries.const_data_ptr<float>(), bad_query, width);
+    if (bad_query != kNoRow) refuse_row(kOp, "queries", queries.const_data_ptr<float>(), bad_query, width);
 
     for (int64_t i = 0; query_count == 0 && i < item_count * width; ++i) {  // no score will betray a bad item
-        if (!std::isfinite(item_data[i])) refuse_row("items", item_data, i / width, width);
+        if (!std::isfinite(item_data[i])) refuse_row(kOp, "items", item_data, i / width, width);
     }
 
     Tensor scores = torch::stable::new_empty(queries, {query_count, k});
@@ -141,10 +67,8 @@ std::tuple<Tensor, Tensor> cosine_top_k(const Tensor& given_queries, const Tenso
 
     // Many queries: each thread takes blocks of them. Few: each takes a range of the items, and the ranges' best are merged. Neither
     // changes a bit of the result: a pair's score depends on the pair alone, and candidates are ordered totally.
-    const int64_t threads = torch::stable::get_num_threads();
     const int64_t blocks = (query_count + kQueriesInBlock - 1) / kQueriesInBlock;
-    int64_t ranges = 1;
-    if (blocks < threads) ranges = std::clamp<int64_t>(item_count / kFewestItemsInRange, 1, threads);
+    const int64_t ranges = ranges_for(blocks, item_count);
     const int64_t range_length = (item_count + ranges - 1) / ranges;
     std::vector<Candidate> kept(static_cast<size_t>(ranges * query_count * k));
     std::atomic<int64_t> bad_item{kNoRow};
@@ -178,7 +102,7 @@ std::tuple<Tensor, Tensor> cosine_top_k(const Tensor& given_queries, const Tenso
         }
     });
     if (no_memory.load()) throw std::bad_alloc();
-    if (bad_item.load() != kNoRow) refuse_row("items", item_data, bad_item.load(), width);
+    if (bad_item.load() != kNoRow) refuse_row(kOp, "items", item_data, bad_item.load(), width);
 
     float* score_out = scores.mutable_data_ptr<float>();
     int64_t* id_out = ids.mutable_data_ptr<int64_t>();

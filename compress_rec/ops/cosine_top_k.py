@@ -9,6 +9,7 @@ from compress_rec.op import described, op, refuse
 
 _BLOCK_SCORES = 1 << 22  # scores the reference holds at a time: 16 MB of floats, 32 MB of keys
 _MOST_ITEMS = (1 << 31) - 1
+_NAME = "cosine_top_k"
 
 
 def _fake(
@@ -57,15 +58,32 @@ def cosine_top_k(
     Errors: NaN or infinity in queries or items; k below 1 or above the number of items; excluded ids outside the catalogue; inputs
     that require grad.
     """
-    _check(queries, items, k, exclude, exclude_offsets)
-    wanted = _unit("queries", queries)
-    offered = _finite("items", items) if normalised else _unit("items", items)
-    scores = queries.new_empty((len(queries), k))
-    ids = queries.new_empty((len(queries), k), dtype=torch.int64)
-    block = max(1, _BLOCK_SCORES // len(items))
-    for start in range(0, len(queries), block):
-        rows = slice(start, min(start + block, len(queries)))
+    check_vectors(_NAME, "queries", queries)
+    check_vectors(_NAME, "items", items)
+    check_sizes(_NAME, "items", queries, items.shape[1], len(items), k)
+    check_exclusions(_NAME, len(queries), len(items), exclude, exclude_offsets)
+    wanted = unit(_NAME, "queries", queries)
+    offered = finite(_NAME, "items", items) if normalised else unit(_NAME, "items", items)
+    return ranked(wanted, offered, k, exclude, exclude_offsets)
+
+
+def ranked(
+    wanted: Tensor,
+    offered: Tensor,
+    k: int,
+    exclude: Tensor | None,
+    exclude_offsets: Tensor | None,
+    removed: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return what a search of unit vectors returns; ``removed`` (items,) bool says which items are never found."""
+    scores = wanted.new_empty((len(wanted), k))
+    ids = wanted.new_empty((len(wanted), k), dtype=torch.int64)
+    block = max(1, _BLOCK_SCORES // len(offered))
+    for start in range(0, len(wanted), block):
+        rows = slice(start, min(start + block, len(wanted)))
         cosines = wanted[rows] @ offered.T + 0.0  # adding 0 turns -0 into 0, so that they tie
+        if removed is not None:
+            cosines[:, removed] = -torch.inf
         if exclude is not None and exclude_offsets is not None:
             lengths = exclude_offsets[rows.start + 1 : rows.stop + 1] - exclude_offsets[rows.start : rows.stop]
             whose = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
@@ -85,37 +103,41 @@ def _keys(scores: Tensor) -> Tensor:
     return (rising << 31) | falling_ids
 
 
-def _finite(argument: str, vectors: Tensor) -> Tensor:
+def finite(name: str, argument: str, vectors: Tensor) -> Tensor:
+    """Return the vectors, or refuse NaN and infinity for the op ``name``."""
     bad = ~torch.isfinite(vectors).all(dim=1)
     if bad.any():
         row = int(bad.nonzero()[0, 0])
         worst = "nan" if vectors[row].isnan().any() else "inf"
-        raise refuse("cosine_top_k", argument, "finite", f"{worst} in row {row}", "drop or repair that row")
+        raise refuse(name, argument, "finite", f"{worst} in row {row}", "drop or repair that row")
     return vectors
 
 
-def _unit(argument: str, vectors: Tensor) -> Tensor:
-    norms = torch.linalg.vector_norm(_finite(argument, vectors).double(), dim=1, keepdim=True)
+def unit(name: str, argument: str, vectors: Tensor) -> Tensor:
+    """Return the vectors at length 1 (or 0), normalised in float64."""
+    norms = torch.linalg.vector_norm(finite(name, argument, vectors).double(), dim=1, keepdim=True)
     return (vectors / norms.masked_fill(norms == 0, 1.0)).to(vectors.dtype)
 
 
-def _check(queries: Tensor, items: Tensor, k: int, exclude: Tensor | None, exclude_offsets: Tensor | None) -> None:
-    name = "cosine_top_k"
-    for argument, vectors in (("queries", queries), ("items", items)):
-        if vectors.dtype != torch.float32 or vectors.dim() != 2:
-            raise refuse(name, argument, f"float32 ({argument}, dimensions)", described(vectors), "reshape it, or convert it with .float()")
-    if queries.shape[1] != items.shape[1]:
-        raise refuse(
-            name,
-            "queries",
-            f"as wide as items ({items.shape[1]})",
-            f"width {queries.shape[1]}",
-            "encode both with the same recommender",
-        )
-    if len(items) > _MOST_ITEMS:
-        raise refuse(name, "items", f"at most {_MOST_ITEMS} rows", f"{len(items)} rows", "search it in parts")
-    if not 1 <= k <= len(items):
-        raise refuse(name, "k", f"from 1 to the number of items ({len(items)})", f"{k}", "ask for fewer")
+def check_vectors(name: str, argument: str, vectors: Tensor) -> None:
+    """Refuse what is not a float32 matrix of vectors."""
+    if vectors.dtype != torch.float32 or vectors.dim() != 2:
+        raise refuse(name, argument, f"float32 ({argument}, dimensions)", described(vectors), "reshape it, or convert it with .float()")
+
+
+def check_sizes(name: str, items: str, queries: Tensor, width: int, count: int, k: int) -> None:
+    """Refuse queries of another width than the items, too many items, and a k that cannot be had."""
+    if queries.shape[1] != width:
+        came = f"width {queries.shape[1]}"
+        raise refuse(name, "queries", f"as wide as {items} ({width})", came, "encode both with the same recommender")
+    if count > _MOST_ITEMS:
+        raise refuse(name, items, f"at most {_MOST_ITEMS} rows", f"{count} rows", "search it in parts")
+    if not 1 <= k <= count:
+        raise refuse(name, "k", f"from 1 to the number of items ({count})", f"{k}", "ask for fewer")
+
+
+def check_exclusions(name: str, queries: int, count: int, exclude: Tensor | None, exclude_offsets: Tensor | None) -> None:
+    """Refuse excluded ids that do not go with so many queries and items."""
     if (exclude is None) != (exclude_offsets is None):
         missing = "exclude_offsets" if exclude_offsets is None else "exclude"
         raise refuse(name, missing, "given with its partner", "only one of exclude and exclude_offsets", "give both or neither")
@@ -125,14 +147,9 @@ def _check(queries: Tensor, items: Tensor, k: int, exclude: Tensor | None, exclu
         if values.dtype != torch.int64 or values.dim() != 1:
             raise refuse(name, argument, f"int64 ({argument},)", described(values), "flatten it, or convert it with .long()")
     steps = exclude_offsets.diff()
-    if len(exclude_offsets) != len(queries) + 1 or exclude_offsets[0] != 0 or exclude_offsets[-1] != len(exclude) or (steps < 0).any():
-        raise refuse(
-            name,
-            "exclude_offsets",
-            f"{len(queries) + 1} numbers rising from 0 to {len(exclude)}",
-            "something else",
-            "give one more offset than queries",
-        )
-    outside = (exclude < 0) | (exclude >= len(items))
+    if len(exclude_offsets) != queries + 1 or exclude_offsets[0] != 0 or exclude_offsets[-1] != len(exclude) or (steps < 0).any():
+        wanted = f"{queries + 1} numbers rising from 0 to {len(exclude)}"
+        raise refuse(name, "exclude_offsets", wanted, "something else", "give one more offset than queries")
+    outside = (exclude < 0) | (exclude >= count)
     if outside.any():
-        raise refuse(name, "exclude", f"item ids from 0 to {len(items) - 1}", f"id {int(exclude[outside][0])}", "leave unknown ids out")
+        raise refuse(name, "exclude", f"item ids from 0 to {count - 1}", f"id {int(exclude[outside][0])}", "leave unknown ids out")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compress_rec.ops.int8_linear import quantize_per_channel, quantize_rows
+from compress_rec.panels import packed, unpacked
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
@@ -171,8 +172,79 @@ COSINE = Owed(
     },
 )
 
+
+def precise_panels(queries: Tensor, panels: Tensor, count: int, k: int, exclude: Any = None, offsets: Any = None) -> Tensor:
+    """The float64 cosines (queries, count); excluded and removed pairs are -inf."""
+    items = unpacked(panels, count)
+    return precise_cosine(queries, items, k, exclude, offsets, True).masked_fill(items.isnan().any(dim=1), -math.inf)
+
+
+def unit_panels(count: int, width: int, removed: tuple[int, ...] = ()) -> tuple[Tensor, int]:
+    items = torch.nn.functional.normalize(rand(count, width, seed=1))
+    items[list(removed)] = math.nan
+    return packed(items), count
+
+
+PANELS = Owed(
+    cases={
+        "plain": lambda: (rand(5, 32), *unit_panels(300, 32), 10),
+        "one query": lambda: (rand(1, 384), *unit_panels(5000, 384), 10),
+        "one query, many items": lambda: (rand(1, 8), *unit_panels(9001, 8), 10),
+        "one item": lambda: (rand(4, 16), *unit_panels(1, 16), 1),
+        "zero rows": lambda: (rand(0, 16), *unit_panels(9, 16), 3),
+        "odd tails": lambda: (rand(7, 37), *unit_panels(1003, 37), 13),
+        "width one": lambda: (rand(3, 1), *unit_panels(6, 1), 2),
+        "many queries": lambda: (rand(401, 24), *unit_panels(7001, 24), 25),
+        "all of them": lambda: (rand(3, 24), *unit_panels(77, 24), 77),
+        "strided": lambda: (strided(rand(5, 33)), strided(unit_panels(120, 33)[0]), 120, 9),
+        "zero and huge queries": lambda: (rand(4, 12) * torch.tensor([[1e38], [0.0], [1e-44], [1.0]]), *unit_panels(40, 12), 40),
+        "removed": lambda: (rand(3, 17), *unit_panels(60, 17, (0, 31, 59)), 60),
+        "excluding": lambda: (rand(3, 17), *unit_panels(60, 17), 20, *ragged([[4, 2, 2, 59], [], list(range(45))])),
+        "excluding all": lambda: (rand(2, 17), *unit_panels(10, 17), 4, *ragged([list(range(10)), [9, 8, 7, 6, 5, 4, 3]])),
+    },
+    precise=precise_panels,
+    refusals={
+        "panels": (
+            lambda: (rand(2, 4), rand(3, 4), 3, 1),
+            "cosine_top_k_panels: panels must be float32 (panels, dimensions, 16), but float32 (3, 4) came; "
+            "pack them with compress_rec.panels.packed",
+        ),
+        "count": (
+            lambda: (rand(2, 4), rand(2, 4, 16), 16, 1),
+            "cosine_top_k_panels: count must be the number of items in 2 panels of 16, but 16 came; give the number that was packed",
+        ),
+        "widths": (
+            lambda: (rand(2, 4), rand(1, 5, 16), 3, 1),
+            "cosine_top_k_panels: queries must be as wide as panels (5), but width 4 came; encode both with the same recommender",
+        ),
+        "k above": (
+            lambda: (rand(2, 4), rand(1, 4, 16), 3, 4),
+            "cosine_top_k_panels: k must be from 1 to the number of items (3), but 4 came; ask for fewer",
+        ),
+        "nan query": (
+            lambda: (rand(3, 4).index_fill(0, torch.tensor([1]), math.nan), rand(1, 4, 16), 3, 1),
+            "cosine_top_k_panels: queries must be finite, but nan in row 1 came; drop or repair that row",
+        ),
+        "unknown id": (
+            lambda: (rand(1, 4), rand(1, 4, 16), 3, 1, torch.tensor([3]), torch.tensor([0, 1])),
+            "cosine_top_k_panels: exclude must be item ids from 0 to 2, but id 3 came; leave unknown ids out",
+        ),
+        "offsets": (
+            lambda: (rand(2, 4), rand(1, 4, 16), 3, 1, torch.tensor([1]), torch.tensor([0, 1])),
+            "cosine_top_k_panels: exclude_offsets must be 3 numbers rising from 0 to 1, but something else came; "
+            "give one more offset than queries",
+        ),
+        "gradient": (
+            lambda: (rand(1, 4).requires_grad_(), rand(1, 4, 16), 3, 1),
+            "cosine_top_k_panels: queries must be a tensor without gradient, but one that requires grad came; "
+            "call it under torch.no_grad(), or detach the tensor",
+        ),
+    },
+)
+
 OWED: Mapping[str, Owed] = {
     "cosine_top_k": COSINE,
+    "cosine_top_k_panels": PANELS,
     "low_rank_linear": Owed(
         cases={
             "plain": lambda: (rand(6, 32), rand(8, 32, seed=1), rand(20, 8, seed=2), rand(20, seed=3)),
