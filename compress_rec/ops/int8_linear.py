@@ -28,8 +28,8 @@ def int8_linear(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None = 
     returns: (…, outputs) float32
 
     A row of x (a token) has its own step and zero point, from its smallest and largest value with 0 between them:
-    ``step = (max - min) / 127``, ``zero = round(-min / step)``, ``u = clamp(round(x / step) + zero, 0, 127)``, rounding halves to even;
-    a row of zeros has step 1. Then ``y = total * step * scale + bias`` in this order in float32, with
+    ``step = max / 127 - min / 127``, ``zero = round(-min * (1 / step))``, ``u = clamp(round(x * (1 / step)) + zero, 0, 127)``, rounding
+    halves to even; a row whose step is below float32's smallest normal number (1.2e-38) counts as zeros and has step 1. Then ``y = total * step * scale + bias`` in this order in float32, with
     ``total = sum((u - zero) * codes)`` an exact integer. A row depends on itself alone, so the result for a text has the same bits
     alone and in any batch. A row that holds NaN or infinity comes out as NaN.
 
@@ -58,11 +58,13 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return x as whole numbers of its rows' steps: (…, inputs) float32 in -127 … 127, and the steps (…, 1) float32."""
     least, most = torch.aminmax(x, dim=-1, keepdim=True)
     least, most = least.clamp(max=0.0), most.clamp(min=0.0)
-    # each bound divided by itself: their difference may overflow, and a step below the smallest normal number would be inexact
+    # each bound divided by itself: their difference may overflow
     step = most / STEPS - least / STEPS
-    step = torch.where(step == 0, 1.0, step)
-    zero = torch.round(-least / step).clamp_(0, STEPS)
-    levels = torch.round(x / step).add_(zero).clamp_(0, STEPS)
+    # a step whose inverse would overflow belongs to a row that is zero for every purpose
+    step = torch.where(step < torch.finfo(torch.float32).tiny, 1.0, step)
+    inverse = 1.0 / step
+    zero = torch.round(-least * inverse).clamp_(0, STEPS)
+    levels = torch.round(x * inverse).add_(zero).clamp_(0, STEPS)
     return levels.sub_(zero), step
 
 

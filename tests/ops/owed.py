@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress_rec.int8_panels import Int8Panels, pack, unpack
 from compress_rec.ops.int8_linear import quantize_per_channel, quantize_rows
 from compress_rec.panels import packed, unpacked
 
@@ -26,6 +27,17 @@ def strided(tensor: Tensor) -> Tensor:
 
 def int8_weights(outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
     return quantize_per_channel(rand(outputs, inputs, seed=3))
+
+
+def packed_weights(outputs: int, inputs: int) -> tuple[Tensor, ...]:
+    codes, scales = int8_weights(outputs, inputs)
+    return (*pack(codes), scales)
+
+
+def largest_weights(outputs: int, inputs: int) -> tuple[Tensor, ...]:
+    """Codes of ±127 everywhere, row by row of one sign: no sum may leave 16 bits unnoticed."""
+    signs = torch.where(torch.arange(outputs) % 2 == 0, 127, -127)
+    return (*pack(signs[:, None].expand(outputs, inputs).to(torch.int8)), torch.ones(outputs))
 
 
 def ragged(lists: list[list[int]]) -> tuple[Tensor, Tensor]:
@@ -62,6 +74,12 @@ def precise_int8(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None =
     integers, step = quantize_rows(x) if x.numel() else (x, x[..., :1])
     y = (integers.double() @ codes.double().T) * step.double() * scales.double()
     return y if bias is None else y + bias.double()
+
+
+def precise_int8_packed(
+    x: Tensor, panels: Tensor, extra: Tensor, where: Tensor, sums: Tensor, scales: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    return precise_int8(x, unpack(Int8Panels(panels, extra, where, sums), x.shape[-1]), scales, bias)
 
 
 def precise_low_rank(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -307,6 +325,53 @@ OWED: Mapping[str, Owed] = {
             "gradient": (
                 lambda: (rand(2, 4).requires_grad_(), *int8_weights(3, 4)),
                 "int8_linear: x must be a tensor without gradient, but one that requires grad came; "
+                "call it under torch.no_grad(), or detach the tensor",
+            ),
+        },
+    ),
+    "int8_linear_packed": Owed(
+        cases={
+            "plain": lambda: (rand(6, 32), *packed_weights(20, 32), rand(20, seed=2)),
+            "no bias": lambda: (rand(6, 32), *packed_weights(20, 32)),
+            "leading axes": lambda: (rand(2, 3, 32), *packed_weights(20, 32), rand(20, seed=2)),
+            "one vector": lambda: (rand(32), *packed_weights(20, 32)),
+            "one row, many outputs": lambda: (rand(1, 40), *packed_weights(150, 40), rand(150, seed=2)),
+            "zero rows": lambda: (rand(0, 32), *packed_weights(20, 32)),
+            "odd tails": lambda: (rand(7, 37), *packed_weights(11, 37), rand(11, seed=2)),
+            "many rows": lambda: (rand(261, 9), *packed_weights(33, 9), rand(33, seed=2)),
+            "strided": lambda: (strided(rand(5, 16)), *map(strided, packed_weights(7, 16))),
+            "one-sided": lambda: (torch.nn.functional.gelu(rand(5, 64)), *packed_weights(9, 64)),
+            "wide": lambda: (rand(3, 3072), *packed_weights(5, 3072), rand(5, seed=2)),
+            "largest codes": lambda: (torch.full((5, 48), 9.0), *largest_weights(18, 48)),
+            "a row of zeros": lambda: (torch.zeros(2, 16), *packed_weights(5, 16), rand(5, seed=2)),
+            "huge and tiny": lambda: (rand(4, 16) * torch.tensor([[1e33], [1e-37], [1e-42], [1.0]]), *packed_weights(5, 16)),
+        },
+        precise=precise_int8_packed,
+        refusals={
+            "x": (
+                lambda: (rand(2, 4).half(), *packed_weights(3, 4)),
+                "int8_linear_packed: x must be float32 (…, inputs), but float16 (2, 4) came; convert it with .float()",
+            ),
+            "width": (
+                lambda: (rand(2, 12), *packed_weights(3, 4)),
+                "int8_linear_packed: panels must be int8 (1, 2, 2, 16, 4), as wide as x, but int8 (1, 1, 2, 16, 4) came; "
+                "pack the weight again",
+            ),
+            "too wide": (
+                lambda: (rand(1, 1 << 17 | 1), *packed_weights(3, 4)),
+                "int8_linear_packed: x must be at most 131072 wide, but float32 (1, 131073) came; split the layer",
+            ),
+            "where": (
+                lambda: (rand(2, 4), *packed_weights(3, 4)[:2], torch.zeros(7, dtype=torch.int32), *packed_weights(3, 4)[3:]),
+                "int8_linear_packed: where must be int32 (2,), the places of extra, but int32 (7) came; pack the weight again",
+            ),
+            "scales": (
+                lambda: (rand(2, 4), *packed_weights(3, 4)[:4], rand(4)),
+                "int8_linear_packed: scales must be float32 (3,), one number an output, but float32 (4) came; give that of the same layer",
+            ),
+            "gradient": (
+                lambda: (rand(2, 4).requires_grad_(), *packed_weights(3, 4)),
+                "int8_linear_packed: x must be a tensor without gradient, but one that requires grad came; "
                 "call it under torch.no_grad(), or detach the tensor",
             ),
         },

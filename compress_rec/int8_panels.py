@@ -1,0 +1,71 @@
+"""The layout that the int8 kernels read: codes in panels of 16 rows and steps of eight columns, so packed that 16 bits hold four products.
+
+A kernel multiplies activations of 0 … 127 by signed codes and adds four products, those of two columns of a step's first group of four and
+of the two below them in its second, in 16 bits. Where the positive codes among such four sum to more than 258, or the negative ones, the
+two of the second group are taken out and kept aside as ``extra``: nothing is ever clipped. Of Gaussian weights that is about one group in
+500; of codes that are all 127 it is every one, and the kernel then takes twice the time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROWS, GROUP = 16, 4
+MOST = (1 << 15) // 127  # of the positive codes of four, and of the negative ones: 127 · 258 = 32766
+
+
+class Int8Panels(NamedTuple):
+    """Codes (outputs, inputs) as the kernels read them.
+
+    panels: (ceil(outputs / 16), ceil(inputs / 8), 2, 16, 4) int8: panel, step, group, row, column of the group
+    extra: (extras, 16, 4) int8: what was taken out of a second group
+    where: (ceil(outputs / 16) + 1 + extras,) int32: panel p owns the extras ``where[p] … where[p + 1] - 1``; then the step of each extra
+    sums: (outputs,) int32: the sum of each output's codes, by which a row's zero point counts
+    """
+
+    panels: Tensor
+    extra: Tensor
+    where: Tensor
+    sums: Tensor
+
+
+def pack(codes: Tensor) -> Int8Panels:
+    """Pack codes (outputs, inputs) int8, -127 … 127."""
+    panels = _laid_out(codes)
+    broken = _overflowing(panels)
+    owners, steps = broken.flatten(2).any(2).nonzero(as_tuple=True)  # by panel, then by step
+    taken = panels[:, :, 1] * broken.repeat_interleave(2, dim=-1)
+    extra = taken[owners, steps]
+    panels[:, :, 1] -= taken
+    first = F.pad(torch.bincount(owners, minlength=len(panels)).cumsum(0), (1, 0))
+    where = torch.cat([first, steps]).to(torch.int32)
+    return Int8Panels(panels, extra, where, codes.sum(1, dtype=torch.int32))
+
+
+def unpack(packed: Int8Panels, inputs: int) -> Tensor:
+    """Return the codes (outputs, inputs) int8 that ``pack`` was given."""
+    panels = packed.panels.clone()
+    first, steps = packed.where[: len(panels) + 1].long(), packed.where[len(panels) + 1 :].long()
+    panels[torch.arange(len(panels)).repeat_interleave(first.diff()), steps, 1] += packed.extra
+    rows = panels.permute(0, 3, 1, 2, 4).reshape(len(panels) * ROWS, panels.shape[1] * 2 * GROUP)
+    return rows[: len(packed.sums), :inputs].contiguous()
+
+
+def _laid_out(codes: Tensor) -> Tensor:
+    outputs, inputs = codes.shape
+    padded = F.pad(codes, (0, -inputs % (2 * GROUP), 0, -outputs % ROWS))
+    return padded.view(padded.shape[0] // ROWS, ROWS, padded.shape[1] // (2 * GROUP), 2, GROUP).permute(0, 2, 3, 1, 4).contiguous()
+
+
+def _overflowing(panels: Tensor) -> Tensor:
+    """Return (panels, steps, 16, 2) bool: the pairs of the second group that 16 bits might not hold together with those of the first."""
+    signed = panels.to(torch.int16)
+
+    def four(part: Tensor) -> Tensor:
+        return part.unflatten(-1, (2, 2)).sum(-1).sum(2)
+
+    return (four(signed.clamp(min=0)) > MOST) | (four(signed.clamp(max=0)) < -MOST)
