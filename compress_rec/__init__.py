@@ -5,7 +5,8 @@ from compress_rec.errors import CompressRecError
 __version__ = "0.1.0"
 
 from compress_rec.index import CosineIndex
+from compress_rec.int8_layer import Int8Linear
 from compress_rec.op import backend
 from compress_rec.variant import Variant, compress, load
 
-__all__ = ["CompressRecError", "CosineIndex", "Variant", "backend", "compress", "load"]
+__all__ = ["CompressRecError", "CosineIndex", "Int8Linear", "Variant", "backend", "compress", "load"]

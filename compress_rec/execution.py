@@ -26,7 +26,7 @@ def notes(towers: Towers) -> tuple[str, ...]:
     if any(end.bytes_only for end in found):
         told.append("bytes only: sparse weights are rebuilt dense at load, so that time stays")
     if any(isinstance(end, Int8Form) for end in found):
-        reason = fallback("int8_linear")
+        reason = fallback("int8_linear_packed")
         if reason is not None:
             told.append(f"smaller, but int8_linear runs on its reference here ({reason}), so that time does not follow size")
     return tuple(told)

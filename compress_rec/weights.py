@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress_rec.errors import CompressRecError
+from compress_rec.int8_layer import Int8Linear
 from compress_rec.ops.int8_embedding import int8_embedding
-from compress_rec.ops.int8_linear import int8_linear, quantize_per_channel
+from compress_rec.ops.int8_linear import quantize_per_channel
 from compress_rec.ops.low_rank_linear import low_rank_linear
 
 
@@ -160,29 +161,16 @@ class DenseForm(Form):
         return self.weight.numel()
 
 
-class Int8Form(Form):
-    codes: Tensor
-    scales: Tensor
-
-    def __init__(self, codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> None:
-        super().__init__(bias)
-        if self.bias is not None:
-            self.bias.requires_grad_(False)
-        self.register_buffer("codes", codes)
-        self.register_buffer("scales", scales)
-
+class Int8Form(Int8Linear, Form):
     @property
     def shape(self) -> tuple[int, int]:
-        return self.codes.shape[0], self.codes.shape[1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return int8_linear(x, self.codes, self.scales, self.bias)
+        return self.out_features, self.in_features
 
     def dense(self) -> Tensor:
         return self.codes.float() * self.scales[:, None]
 
     def operations(self) -> int:
-        return self.codes.numel()
+        return self.out_features * self.in_features
 
 
 class SparseForm(Form):
@@ -241,7 +229,7 @@ class ChainForm(Form):
             return low_rank_linear(x, inner.weight, outer.weight, self.bias)
         x = inner(x)
         if isinstance(outer, Int8Form):
-            return int8_linear(x, outer.codes, outer.scales, self.bias)
+            return outer.product(x, self.bias)
         x = outer(x)
         return x if self.bias is None else x + self.bias
 

@@ -32,6 +32,6 @@ def test_int8_without_a_compiled_kernel_names_the_cause() -> None:
     lessons = lessons_of(variant.towers, {"item": TEXTS})
     chained = variant.then(Step(Factorize(method="plain", keep=0.5)), lessons).then(Step(QuantizeInt8()), lessons)
     told = " ".join(notes(chained.towers))
-    assert ("int8_linear runs on its reference" in told) == (op.fallback("int8_linear") is not None)
-    if op.fallback("int8_linear") is not None:
+    assert ("int8_linear runs on its reference" in told) == (op.fallback("int8_linear_packed") is not None)
+    if op.fallback("int8_linear_packed") is not None:
         assert op.fallback("int8_linear") in told

@@ -29,7 +29,8 @@ def int8_linear(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None = 
 
     A row of x (a token) has its own step and zero point, from its smallest and largest value with 0 between them:
     ``step = max / 127 - min / 127``, ``zero = round(-min * (1 / step))``, ``u = clamp(round(x * (1 / step)) + zero, 0, 127)``, rounding
-    halves to even; a row whose step is below float32's smallest normal number (1.2e-38) counts as zeros and has step 1. Then ``y = total * step * scale + bias`` in this order in float32, with
+    halves to even; a row whose step is below float32's smallest normal number (1.2e-38) counts as zeros and has step 1. Then
+    ``y = total * step * scale + bias`` in this order in float32, with
     ``total = sum((u - zero) * codes)`` an exact integer. A row depends on itself alone, so the result for a text has the same bits
     alone and in any batch. A row that holds NaN or infinity comes out as NaN.
 
