@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -201,7 +202,7 @@ def test_forked_workers_of_a_data_loader(tier: str) -> None:
     In a process of its own, so that a worker that hangs fails here and stays nobody's burden.
     """
     run = [sys.executable, "-c", FORKED]
-    environment = {"COMPRESS_REC_ISA": tier, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", "PATH": "/usr/bin:/bin"}
+    environment = {**os.environ, "COMPRESS_REC_ISA": tier, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
     done = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.split() == ["True", tier]
