@@ -16,7 +16,7 @@ from bench.limits import READ, UNITS, Limit
 from compress_rec.timing import interleave
 
 SAMPLE = 1.0  # ms: shorter calls are repeated to make a sample
-HOPELESS, LONG = 4.0, 20.0  # a peer whose first call takes so many times the best peer's, and so many ms, is left out of the rounds
+HOPELESS, LONG = 4.0, 50.0  # a peer whose first call takes so many times the best peer's, and so many ms, is left out of the rounds
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,15 @@ class Machine:
 
 
 def first_calls(sides: Mapping[str, Side]) -> dict[str, float]:
-    """Warm every side up with two calls and return the milliseconds of the second."""
+    """Warm every side up and return the milliseconds of its second call, or of the first where that took long."""
     taken = {}
     for name, side in sides.items():
-        side.call()
-        start = time.process_time_ns()
-        side.call()
-        taken[name] = (time.process_time_ns() - start) / 1e6
+        for _ in range(2):
+            start = time.process_time_ns()
+            side.call()
+            taken[name] = (time.process_time_ns() - start) / 1e6
+            if taken[name] > LONG:
+                break
     return taken
 
 
@@ -98,7 +100,7 @@ def clock(case: Case, machine: Machine, rounds: int) -> dict[str, Any]:
         calls: dict[str, Callable[[], Any]] = {name: side.call for name, side in running.items()}
         steps = {name: max(1000, machine.loops[name].steps // repeats) for name in wanted}
         calls |= {f"limit:{name}": partial(machine.loops[name].run, steps[name]) for name in wanted}
-        samples = dict(interleave(calls, rounds, repeats=repeats))
+        samples = dict(interleave(calls, rounds, warmup=0, repeats=repeats))
     limits = {name: machine.loops[name].rate(statistics.median(samples.pop(f"limit:{name}")), steps[name]) for name in wanted}
     medians = {name: statistics.median(values) for name, values in samples.items()}
     row: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -21,6 +20,8 @@ from compress_rec.index import FORMATS, CosineIndex
 FORMATS_WANTED = ("float32", "int8", "int8-only")
 LOSSY = ("int8-only",)
 CHUNKS = (1024, 256, 64, 16)  # queries whose scores are held at a time, for peers that hold the scores
+TRIED = 1 << 25  # pairs of query and item that a setting is tried on
+SCAN, SCAN_AT_MOST = 1 << 30, 64  # a threshold that no batch reaches; with more queries scanning is hopeless
 TIES = 1e-6  # float64 scores so near may change places: float32 rounds sums of 384 products by less
 RECALL = 0.999  # wanted of the lossy peer on its queries; it states what it reaches
 FACTORS = (1, 2, 4, 8, 16)
@@ -80,15 +81,20 @@ class Catalogue:
 
     def exact_peers(self, queries: Tensor, k: int) -> dict[str, Callable[[], Any]]:
         """Return faiss' exact index, numpy and torch, each in the quickest of a few settings."""
-        wanted = queries.numpy()
-        chunks = [size for size in CHUNKS if size < len(queries)] + [min(len(queries), CHUNKS[0])]
+        wanted, catalogue = queries.numpy(), self.items.numpy()
+        few = queries[: max(1, TRIED // self.count)]  # a setting is chosen on so many of them
+        chunks = [size for size in CHUNKS if size < len(few)] + [min(len(few), CHUNKS[0])]
+        ours = quickest({size: partial(torch_top_k, few, self.items, k, size) for size in chunks}.items())
+        theirs = quickest({size: partial(numpy_top_k, few.numpy(), catalogue, k, size) for size in chunks}.items())
         found: dict[str, Callable[[], Any]] = {
-            "torch": quickest(partial(torch_top_k, queries, self.items, k, chunk) for chunk in chunks),
-            "numpy": quickest(partial(numpy_top_k, wanted, self.items.numpy(), k, chunk) for chunk in chunks),
+            "torch": partial(torch_top_k, queries, self.items, k, ours),
+            "numpy": partial(numpy_top_k, wanted, catalogue, k, theirs),
         }
         if self.faiss is not None:
-            # its own default, 20, and 1: with fewer queries than that it scans instead of multiplying matrices
-            found["faiss"] = quickest(partial(self.faiss_flat, wanted, k, threshold) for threshold in (1, 20))
+            # with fewer queries than the threshold it scans, with more it multiplies matrices; its default takes the slower way for some
+            ways = (1, SCAN) if len(queries) < SCAN_AT_MOST else (1,)
+            way = quickest({way: partial(self.faiss_flat, wanted, k, way) for way in ways}.items())
+            found["faiss"] = partial(self.faiss_flat, wanted, k, way)
         return found
 
     def faiss_flat(self, queries: np.ndarray[Any, Any], k: int, threshold: int) -> Any:
@@ -155,18 +161,17 @@ def _buffer(rows: int, columns: int) -> Tensor:
     return _BUFFERS[rows, columns]
 
 
-def quickest(calls: Iterable[Callable[[], Any]]) -> Callable[[], Any]:
-    """Return the quickest of several settings, each warmed up and tried once."""
-    best, least = None, math.inf
-    for call in calls:
+def quickest(calls: Iterable[tuple[int, Callable[[], Any]]]) -> int:
+    """Return the setting whose call is the quickest, each warmed up and tried twice; the only one, without trying it."""
+    tried = list(calls)
+    took: dict[int, int] = {}
+    for setting, call in tried if len(tried) > 1 else ():
         call()
-        start = time.process_time_ns()
-        call()
-        took = time.process_time_ns() - start
-        if took < least:
-            best, least = call, took
-    assert best is not None
-    return best
+        for _ in range(2):
+            start = time.process_time_ns()
+            call()
+            took[setting] = min(took.get(setting, 1 << 62), time.process_time_ns() - start)
+    return min(took, key=took.__getitem__) if took else tried[0][0]
 
 
 def truth(queries: Tensor, items: Tensor, k: int, block: int = 50_000) -> tuple[Tensor, Tensor]:
