@@ -55,6 +55,18 @@ def unpack(packed: Int8Panels, inputs: int) -> Tensor:
     return rows[: len(packed.sums), :inputs].contiguous()
 
 
+def trimmed(codes: Tensor) -> Tensor:
+    """Return codes (outputs, inputs) int8 of which ``pack`` keeps none aside: those that meet in 16 bits are made smaller where need be."""
+    panels = _laid_out(codes)
+    signed = panels.to(torch.int32).unflatten(-1, (2, 2))  # (panels, steps, 2, 16, 2, 2)
+    kept = torch.zeros_like(signed)
+    for part in (signed.clamp(min=0), signed.clamp(max=0)):
+        four = part.sum(-1, keepdim=True).sum(2, keepdim=True).abs()
+        kept += torch.where(four > MOST, torch.div(part * MOST, four.clamp(min=1), rounding_mode="trunc"), part)
+    rows = kept.flatten(-2).to(torch.int8).permute(0, 3, 1, 2, 4).reshape(len(panels) * ROWS, panels.shape[1] * 2 * GROUP)
+    return rows[: codes.shape[0], : codes.shape[1]].contiguous()
+
+
 def _laid_out(codes: Tensor) -> Tensor:
     outputs, inputs = codes.shape
     padded = F.pad(codes, (0, -inputs % (2 * GROUP), 0, -outputs % ROWS))

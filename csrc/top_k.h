@@ -6,8 +6,10 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
+#include <new>
 #include <optional>
 #include <string>
 #include <vector>
@@ -103,6 +105,58 @@ struct Excluded {
 inline int64_t ranges_for(int64_t blocks, int64_t item_count) {
     const int64_t threads = torch::stable::get_num_threads();
     return blocks < threads ? std::clamp<int64_t>(item_count / kFewestItemsInRange, 1, threads) : 1;
+}
+
+constexpr int64_t kNoRange = -1;
+
+// Merges the falling lists of several ranges into one: the ranges come in the order of their ids, so of equal scores the earlier is first.
+inline void merge(const float* scores, const int64_t* ids, int64_t ranges, int64_t step, int64_t k, float* best, int64_t* best_ids) {
+    std::vector<int64_t> place(static_cast<size_t>(ranges), 0);
+    for (int64_t i = 0; i < k; ++i) {
+        int64_t from = kNoRange;
+        for (int64_t range = 0; range < ranges; ++range) {
+            if (place[range] == k || ids[range * step + place[range]] == -1) continue;
+            if (from == kNoRange || scores[range * step + place[range]] > scores[from * step + place[from]]) from = range;
+        }
+        best[i] = from == kNoRange ? -std::numeric_limits<float>::infinity() : scores[from * step + place[from]];
+        best_ids[i] = from == kNoRange ? -1 : ids[from * step + place[from]];
+        if (from != kNoRange) ++place[from];
+    }
+}
+
+// A block of queries against a range of items, and where its best go.
+struct SearchPart {
+    int64_t first_query, query_count, first_item, last_item;
+    float* scores;
+    int64_t* ids;
+};
+
+// Many queries: each thread takes blocks of them. Few: each takes a range of the items (cut at a multiple of 16), and the ranges' best are
+// merged. Neither changes a bit of the result where a pair's score depends on the pair alone and the order is total.
+template <typename Search>
+void search_in_parts(int64_t query_count, int64_t count, int64_t in_block, int64_t k, float* scores, int64_t* ids, const Search& search) {
+    const int64_t blocks = (query_count + in_block - 1) / in_block;
+    const int64_t ranges = ranges_for(blocks, count);
+    const int64_t range_length = ((count + ranges - 1) / ranges + 15) / 16 * 16;
+    std::vector<float> range_scores(static_cast<size_t>(ranges > 1 ? ranges * query_count * k : 0));
+    std::vector<int64_t> range_ids(range_scores.size());
+    std::atomic<bool> no_memory{false};
+    torch::stable::parallel_for(0, blocks * ranges, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t index = begin; index < end; ++index) {
+            const int64_t first_query = index / ranges * in_block, range = index % ranges;
+            const int64_t first_item = std::min(range * range_length, count), place = (range * query_count + first_query) * k;
+            try {
+                search(SearchPart{first_query, std::min(in_block, query_count - first_query), first_item,
+                                  std::min(first_item + range_length, count), (ranges > 1 ? range_scores.data() : scores) + place,
+                                  (ranges > 1 ? range_ids.data() : ids) + place});
+            } catch (const std::bad_alloc&) {  // an exception must not cross torch's C interface
+                no_memory.store(true);
+            }
+        }
+    });
+    if (no_memory.load()) throw std::bad_alloc();
+    for (int64_t q = 0; ranges > 1 && q < query_count; ++q)
+        merge(range_scores.data() + q * k, range_ids.data() + q * k, ranges, query_count * k, k, scores + q * k, ids + q * k);
 }
 
 }  // namespace compress_rec

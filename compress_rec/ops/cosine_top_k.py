@@ -75,13 +75,16 @@ def ranked(
     exclude_offsets: Tensor | None,
     removed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return what a search of unit vectors returns; ``removed`` (items,) bool says which items are never found."""
-    scores = wanted.new_empty((len(wanted), k))
+    """Return what a search of unit vectors returns; ``removed`` (items,) bool says which items are never found.
+
+    Products are taken in the vectors' own dtype, and rounded to float32.
+    """
+    scores = wanted.new_empty((len(wanted), k), dtype=torch.float32)
     ids = wanted.new_empty((len(wanted), k), dtype=torch.int64)
     block = max(1, _BLOCK_SCORES // len(offered))
     for start in range(0, len(wanted), block):
         rows = slice(start, min(start + block, len(wanted)))
-        cosines = wanted[rows] @ offered.T + 0.0  # adding 0 turns -0 into 0, so that they tie
+        cosines = (wanted[rows] @ offered.T).float() + 0.0  # adding 0 turns -0 into 0, so that they tie
         if removed is not None:
             cosines[:, removed] = -torch.inf
         if exclude is not None and exclude_offsets is not None:

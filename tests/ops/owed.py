@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress_rec.int8_items import Int8Items, codes_of, quantized
 from compress_rec.int8_panels import Int8Panels, pack, unpack
 from compress_rec.ops.int8_linear import quantize_per_channel, quantize_rows
 from compress_rec.panels import packed, unpacked
@@ -260,8 +261,94 @@ PANELS = Owed(
     },
 )
 
+
+def precise_int8_search(
+    queries: Tensor,
+    panels: Tensor,
+    sums: Tensor,
+    scales: Tensor,
+    residuals: Tensor,
+    items: Tensor | None,
+    k: int,
+    exclude: Any = None,
+    offsets: Any = None,
+) -> Tensor:
+    held = codes_of(Int8Items(panels, sums, scales, residuals), queries.shape[1]).double() * scales.nan_to_num().double()[:, None]
+    scores = precise_cosine(queries, held if items is None else items, k, exclude, offsets, True)
+    return scores.masked_fill(scales.isnan(), -math.inf)
+
+
+def int8_items(count: int, width: int, kept: bool, removed: tuple[int, ...] = ()) -> tuple[Tensor | None, ...]:
+    """Items of several lengths are nearer to clusters than to directions at random: some scores lie close together."""
+    unit = torch.nn.functional.normalize(rand(count, width, seed=1) + 2 * rand(max(1, count // 9), width, seed=2).repeat(10, 1)[:count])
+    unit[list(removed)] = math.nan
+    return (*quantized(unit), unit if kept else None)
+
+
+INT8_SEARCH = Owed(
+    cases={
+        "plain": lambda: (rand(5, 32), *int8_items(300, 32, True), 10),
+        "codes alone": lambda: (rand(5, 32), *int8_items(300, 32, False), 10),
+        "one query": lambda: (rand(1, 384), *int8_items(5000, 384, True), 10),
+        "one query, codes alone": lambda: (rand(1, 40), *int8_items(5000, 40, False), 10),
+        "one item": lambda: (rand(4, 16), *int8_items(1, 16, True), 1),
+        "zero rows": lambda: (rand(0, 16), *int8_items(9, 16, True), 3),
+        "odd tails": lambda: (rand(7, 37), *int8_items(1003, 37, True), 13),
+        "width one": lambda: (rand(3, 1), *int8_items(6, 1, True), 2),
+        "many queries": lambda: (rand(401, 24), *int8_items(7001, 24, True), 25),
+        "many of few": lambda: (rand(20, 24), *int8_items(3001, 24, True), 300),
+        "all of them": lambda: (rand(9, 24), *int8_items(77, 24, True), 77),
+        "strided": lambda: (strided(rand(5, 33)), *map(strided, int8_items(120, 33, True)), 9),
+        "zero and huge queries": lambda: (rand(4, 12) * torch.tensor([[1e38], [0.0], [1e-44], [1.0]]), *int8_items(40, 12, True), 40),
+        "removed": lambda: (rand(3, 17), *int8_items(60, 17, True, (0, 31, 59)), 60),
+        "removed, many of few": lambda: (rand(9, 17), *int8_items(60, 17, True, (0, 31, 59)), 40),
+        "excluding": lambda: (rand(3, 17), *int8_items(60, 17, False), 20, *ragged([[4, 2, 2, 59], [], list(range(45))])),
+        "excluding all": lambda: (rand(2, 17), *int8_items(10, 17, True), 4, *ragged([list(range(10)), [9, 8, 7, 6, 5, 4, 3]])),
+    },
+    precise=precise_int8_search,
+    refusals={
+        "sums": (
+            lambda: (rand(2, 4), *int8_items(3, 4, True)[:1], rand(3), *int8_items(3, 4, True)[2:], 1),
+            "cosine_top_k_int8: sums must be int32 (items,), but float32 (3) came; "
+            "quantise the items with compress_rec.int8_items.quantized",
+        ),
+        "width": (
+            lambda: (rand(2, 12), *int8_items(3, 4, True), 1),
+            "cosine_top_k_int8: panels must be int8 (1, 2, 2, 16, 4), but int8 (1, 1, 2, 16, 4) came; "
+            "encode both with the same recommender",
+        ),
+        "residuals": (
+            lambda: (rand(2, 4), *int8_items(3, 4, True)[:3], rand(4), None, 1),
+            "cosine_top_k_int8: residuals must be float32 (3,), one number an item, but float32 (4) came; "
+            "quantise the items with compress_rec.int8_items.quantized",
+        ),
+        "items": (
+            lambda: (rand(2, 4), *int8_items(3, 4, True)[:4], rand(3, 5), 1),
+            "cosine_top_k_int8: items must be float32 (3, 4), but float32 (3, 5) came; give the vectors that were quantised",
+        ),
+        "too many": (
+            lambda: (rand(2, 4), *int8_items(3, 4, True), 4),
+            "cosine_top_k_int8: k must be from 1 to the number of items (3), but 4 came; ask for fewer",
+        ),
+        "nan query": (
+            lambda: (rand(3, 4).index_fill(0, torch.tensor([1]), math.nan), *int8_items(3, 4, True), 1),
+            "cosine_top_k_int8: queries must be finite, but nan in row 1 came; drop or repair that row",
+        ),
+        "unknown id": (
+            lambda: (rand(1, 4), *int8_items(3, 4, True), 1, torch.tensor([3]), torch.tensor([0, 1])),
+            "cosine_top_k_int8: exclude must be item ids from 0 to 2, but id 3 came; leave unknown ids out",
+        ),
+        "gradient": (
+            lambda: (rand(1, 4).requires_grad_(), *int8_items(3, 4, True), 1),
+            "cosine_top_k_int8: queries must be a tensor without gradient, but one that requires grad came; "
+            "call it under torch.no_grad(), or detach the tensor",
+        ),
+    },
+)
+
 OWED: Mapping[str, Owed] = {
     "cosine_top_k": COSINE,
+    "cosine_top_k_int8": INT8_SEARCH,
     "cosine_top_k_panels": PANELS,
     "low_rank_linear": Owed(
         cases={

@@ -21,7 +21,7 @@ FLOOR = 4  # units in the last place of the largest magnitude: the floor of "twi
 CASES = [(name, case) for name, owed in OWED.items() for case in owed.cases]
 REFUSALS = [(name, fault) for name, owed in OWED.items() for fault in owed.refusals]
 
-K_AT = {"cosine_top_k": 2, "cosine_top_k_panels": 3}  # rankings, and which argument is k
+K_AT = {"cosine_top_k": 2, "cosine_top_k_panels": 3, "cosine_top_k_int8": 6}  # rankings, and which argument is k
 
 
 def outputs(result: Any) -> tuple[Tensor, ...]:
@@ -96,7 +96,7 @@ def assert_ranking(result: tuple[Tensor, ...], reference: tuple[Tensor, ...], ex
     An id may stand at a rank only if its float64 cosine lies within the rounding bound of the cosine that belongs there: the bound is
     that of the scores, twice the reference's own error with a floor of a few units in the last place, on either side.
     """
-    scores, ids = result
+    scores, ids = result[:2]
     assert scores.shape == ids.shape == (len(exact), k)
     assert scores.dtype == torch.float32
     assert ids.dtype == torch.int64
