@@ -1,13 +1,12 @@
-"""A frozen catalogue that answers "which k items are nearest to this vector", and can be kept in a folder."""
+"""A catalogue that answers "which k items are nearest to this vector"; items join and leave it, and it can be kept in a folder."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -18,36 +17,11 @@ from torch import Tensor
 from compress_rec import op
 from compress_rec.errors import CompressRecError, nearest
 from compress_rec.files import new_folder
-from compress_rec.ops.cosine_top_k import cosine_top_k
+from compress_rec.index_formats import FORMATS, Bounded, Format, Stored
 
 Found = tuple[Tensor, Tensor]
-VERSION = 1
-
-
-@dataclass(frozen=True)
-class Format:
-    """How a catalogue is kept and searched.
-
-    pack: unit vectors (items, dimensions) float32 → what is stored, by name
-    search: (stored, queries, k, exclude, exclude_offsets) → scores and ids, as ``cosine_top_k`` gives them
-    vectors: stored → (items, dimensions) float32, as exactly as the format holds them
-    op: the op that does the work
-    """
-
-    pack: Callable[[Tensor], dict[str, Tensor]]
-    search: Callable[[Mapping[str, Tensor], Tensor, int, Tensor | None, Tensor | None], Found]
-    vectors: Callable[[Mapping[str, Tensor]], Tensor]
-    op: str
-
-
-def _search_float32(stored: Mapping[str, Tensor], queries: Tensor, k: int, exclude: Tensor | None, offsets: Tensor | None) -> Found:
-    found: Found = cosine_top_k(queries, stored["items"], k, exclude, offsets, True)
-    return found
-
-
-FORMATS: Mapping[str, Format] = MappingProxyType(
-    {"float32": Format(lambda unit: {"items": unit}, _search_float32, lambda stored: stored["items"], "cosine_top_k")}
-)
+VERSION = 2
+READ = (1, VERSION)  # version 1 had no removed items: its rows are its items
 
 
 class CosineIndex:
@@ -57,17 +31,26 @@ class CosineIndex:
         normalised in float64. An item of length 0 has cosine 0 with everything.
     format: how the items are kept: ``"float32"``
 
-    Item ids are the rows of ``items``. Errors: NaN or infinity, no items, an unknown format.
+    An item's id is its row in ``items``; items that are added get the ids behind the largest ever given, and a removed item's id is never
+    given again. Let no other thread search while items are added or removed.
+
+    Errors: NaN or infinity, no items, no dimensions, an unknown format.
     """
 
     def __init__(self, items: Tensor | np.ndarray[Any, Any], format: str = "float32") -> None:
         kept_as = _format(format)
-        unit = _unit("items", _vectors("items", items))
-        if len(unit) == 0:
-            raise CompressRecError("the index needs at least one item, but (0, …) came: give the catalogue's vectors, one a row")
-        self.format = format
-        self.stored: Mapping[str, Tensor] = MappingProxyType(kept_as.pack(unit))
-        self._count, self._dimensions = unit.shape
+        vectors = _vectors("items", items)
+        if 0 in vectors.shape:
+            lacking, came = ("item", "(0, …)") if len(vectors) == 0 else ("dimension", "(…, 0)")
+            raise CompressRecError(f"the index needs at least one {lacking}, but {came} came: give the catalogue's vectors, one a row")
+        unit = _unit("items", vectors)
+        self._hold(format, kept_as.pack(unit), torch.zeros(len(unit), dtype=torch.bool), unit.shape[1])
+
+    def _hold(self, format: str, stored: Stored, removed: Tensor, dimensions: int) -> None:
+        self.format, self._dimensions = format, dimensions
+        self.stored: Stored = MappingProxyType(dict(stored))
+        self._removed = removed  # (rows,) bool; rows are all ids ever given
+        self._left = len(removed) - int(removed.sum())
 
     @property
     def dimensions(self) -> int:
@@ -81,32 +64,50 @@ class CosineIndex:
 
     @property
     def vectors(self) -> Tensor:
-        """The unit vectors (items, dimensions) float32, as exactly as the format holds them."""
-        return FORMATS[self.format].vectors(self.stored)
+        """The unit vectors (ids ever given, dimensions) float32, as exactly as the format holds them; NaN where the item was removed."""
+        return FORMATS[self.format].vectors(self.stored, len(self._removed), self.dimensions)
 
     def __len__(self) -> int:
-        return self._count
+        return self._left
 
     def __repr__(self) -> str:
-        return f"CosineIndex(items={len(self)}, dimensions={self.dimensions}, format='{self.format}', backend='{self.backend}')"
+        return (
+            f"CosineIndex(items={len(self)}, dimensions={self.dimensions}, format='{self.format}', backend='{self.backend}', "
+            f"bytes_per_dimension={FORMATS[self.format].bytes})"
+        )
 
-    def search(self, queries: Tensor | np.ndarray[Any, Any], k: int, exclude: Sequence[Iterable[int]] | None = None) -> Found:
+    @overload
+    def search(
+        self,
+        queries: Tensor | np.ndarray[Any, Any],
+        k: int,
+        exclude: Sequence[Iterable[int]] | None = None,
+        *,
+        bounds: Literal[False] = ...,
+    ) -> Found: ...
+    @overload
+    def search(
+        self, queries: Tensor | np.ndarray[Any, Any], k: int, exclude: Sequence[Iterable[int]] | None = None, *, bounds: Literal[True]
+    ) -> Bounded: ...
+    def search(
+        self, queries: Tensor | np.ndarray[Any, Any], k: int, exclude: Sequence[Iterable[int]] | None = None, *, bounds: bool = False
+    ) -> Found | Bounded:
         """Return the k items nearest to each query.
 
         queries: (queries, dimensions), a torch tensor or numpy array of any floating dtype
-        k: 1 … items
-        exclude: for each query the item ids that must not be returned
+        k: 1 … items left in the index
+        exclude: for each query the item ids that must not be returned; ids of removed items may be among them
+        bounds: whether to say, too, how far each score may lie from the cosine of the given vectors in exact arithmetic
 
         returns: scores (queries, k) float32, the cosines, falling; ids (queries, k) int64, equal scores by the smaller id; where fewer
-            than k items remain, the tail has score -inf and id -1
+            than k items remain, the tail has score -inf and id -1. With ``bounds``, thirdly bounds (queries, k) float32, 0 in the tail
 
-        Errors: NaN or infinity, vectors of another width, k above the catalogue, unknown ids, queries that require grad.
+        Errors: NaN or infinity, vectors of another width, k above the items left, unknown ids, queries that require grad.
         """
-        vectors = _vectors("queries", queries)
-        if vectors.shape[1] != self.dimensions:
+        vectors = self._as_wide("queries", queries)
+        if len(self) == 0:
             raise CompressRecError(
-                f"queries must have the index's {self.dimensions} dimensions, but {vectors.shape[1]} came: "
-                "encode both with the same recommender"
+                f"a search needs at least one item in the index, but all {len(self._removed)} were removed: add items first"
             )
         if not 1 <= k <= len(self):
             raise CompressRecError(f"k must be from 1 to the {len(self)} items of the index, but {k} came: ask for fewer")
@@ -114,47 +115,109 @@ class CosineIndex:
         if vectors.dtype != torch.float32:
             refused = vectors.requires_grad and torch.is_grad_enabled()  # by the op, in its own words
             vectors = vectors.float() if refused else _unit("queries", vectors)
-        device = next(iter(self.stored.values())).device
         try:
-            return FORMATS[self.format].search(self.stored, vectors.to(device), k, ids, offsets)
+            found = FORMATS[self.format].search(self.stored, len(self._removed), vectors.to(self._device), k, ids, offsets)
         except CompressRecError:
             raise
         except ValueError as fault:  # a compiled kernel's refusal
             raise CompressRecError(str(fault)) from fault
+        return (*found[:2], found[2].masked_fill(found[1] < 0, 0.0)) if bounds else found[:2]
+
+    def add(self, items: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        """Add items and return their ids (items,) int64, which follow the largest ever given.
+
+        items: (items, dimensions), as the index was made from
+
+        What is stored is copied once, whatever the number of items: add many at a time.
+
+        Errors: NaN or infinity, vectors of another width; the index is then as it was.
+        """
+        unit = _unit("items", self._as_wide("items", items))
+        rows = len(self._removed)
+        if len(unit):
+            stored = FORMATS[self.format].append(self.stored, rows, unit.to(self._device))
+            self._hold(self.format, stored, torch.cat([self._removed, torch.zeros(len(unit), dtype=torch.bool)]), self.dimensions)
+        return torch.arange(rows, rows + len(unit))
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Remove items. They are never found again; the other items keep their ids, and the memory stays taken.
+
+        ids: whole numbers, also as a torch tensor or numpy array
+
+        Errors: ids that were never given, were removed before, or come twice; the index is then as it was.
+        """
+        rows = _whole("ids", "", ids)
+        outside = (rows < 0) | (rows >= len(self._removed))
+        if outside.any():
+            came = int(rows[outside][0])
+            raise CompressRecError(f"ids must be item ids from 0 to {len(self._removed) - 1}, but {came} came: leave unknown ids out")
+        gone = self._removed[rows]
+        if gone.any():
+            came = int(rows[gone][0])
+            raise CompressRecError(f"ids must be of items that are in the index, but {came} was removed before: leave removed ids out")
+        distinct, times = rows.unique(return_counts=True)
+        if len(distinct) < len(rows):
+            came = int(distinct[times > 1][0])
+            raise CompressRecError(f"ids must be distinct, but {came} came {int(times.max())} times: give each id once")
+        with torch.inference_mode():  # an index made within it may change outside, too
+            FORMATS[self.format].forget(self.stored, rows.to(self._device))
+        self._hold(self.format, self.stored, self._removed.index_fill(0, rows, True), self.dimensions)
 
     def save(self, folder: Path | str) -> None:
         """Write ``index.json`` and ``index.safetensors`` into a new folder, which takes the place of an old one of this name."""
+        rows = len(self._removed)
         with new_folder(folder) as aside:
-            facts = {"version": VERSION, "format": self.format, "items": len(self), "dimensions": self.dimensions}
+            facts = {"version": VERSION, "format": self.format, "rows": rows, "items": len(self), "dimensions": self.dimensions}
             (aside / "index.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-            save_file({name: tensor.cpu().contiguous() for name, tensor in self.stored.items()}, aside / "index.safetensors")
+            written = FORMATS[self.format].written(self.stored, rows, self.dimensions)
+            save_file({name: tensor.cpu().contiguous() for name, tensor in written.items()}, aside / "index.safetensors")
 
     @classmethod
     def load(cls, folder: Path | str) -> CosineIndex:
-        """Read what ``save`` wrote; searches give the same bits."""
+        """Read what ``save`` wrote, removed items and ids still to give among it; searches give the same bits."""
         place = Path(folder)
         try:
             facts = json.loads((place / "index.json").read_text(encoding="utf-8"))
-            stored = load_file(place / "index.safetensors")
+            held = load_file(place / "index.safetensors")
         except (OSError, ValueError, SafetensorError) as fault:
             raise CompressRecError(f"{place} does not hold a readable index ({fault}): save the index again") from fault
-        if not isinstance(facts, dict) or facts.get("version") != VERSION:
+        if not isinstance(facts, dict) or facts.get("version") not in READ:
             came = facts.get("version") if isinstance(facts, dict) else facts
             raise CompressRecError(f"{place / 'index.json'} must have version {VERSION}, but {came!r} came: save the index again")
-        index = cls.__new__(cls)
-        index.format = facts.get("format", "")
-        kept_as = _format(index.format)
-        index.stored = MappingProxyType(stored)
-        try:
-            shape = tuple(kept_as.vectors(stored).shape)
-        except KeyError as fault:
-            raise CompressRecError(f"{place / 'index.safetensors'} lacks the tensor {fault}: save the index again") from fault
-        if shape != (facts.get("items"), facts.get("dimensions")):
+        kept_as = _format(facts.get("format", ""))
+        numbers = [facts.get(name) for name in ("items" if facts["version"] == 1 else "rows", "items", "dimensions")]
+        rows, items, dimensions = (number if isinstance(number, int) else -1 for number in numbers)
+        if min(rows, items, dimensions) < 0:
             raise CompressRecError(
-                f"{place} must hold ({facts.get('items')}, {facts.get('dimensions')}) vectors, but {shape} came: save the index again"
+                f"{place / 'index.json'} must count 'rows', 'items' and 'dimensions', but {numbers} came: save the index again"
             )
-        index._count, index._dimensions = shape
+        for name, (dtype, shape) in kept_as.contents(rows, dimensions).items():
+            came = op.described(held[name]) if name in held else "no such tensor"
+            wanted = op.described(torch.empty(shape, dtype=dtype, device="meta"))
+            if came != wanted:
+                raise CompressRecError(
+                    f"{place / 'index.safetensors'} must hold '{name}' as {wanted}, but {came} came: save the index again"
+                )
+        stored = kept_as.read(held)
+        removed = kept_as.removed(stored, rows)
+        if int(removed.sum()) != rows - items:
+            raise CompressRecError(f"{place} must hold {items} of {rows} items, but {rows - int(removed.sum())} came: save the index again")
+        index = cls.__new__(cls)
+        index._hold(facts["format"], stored, removed, dimensions)
         return index
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.stored.values())).device
+
+    def _as_wide(self, argument: str, given: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        vectors = _vectors(argument, given)
+        if vectors.shape[1] != self.dimensions:
+            raise CompressRecError(
+                f"{argument} must have the index's {self.dimensions} dimensions, but {vectors.shape[1]} came: "
+                "encode both with the same recommender"
+            )
+        return vectors
 
     def _ragged(self, exclude: Sequence[Iterable[int]], queries: int) -> Found:
         if len(exclude) != queries:
@@ -162,18 +225,27 @@ class CosineIndex:
                 f"exclude must hold one sequence of ids a query ({queries}), but {len(exclude)} came: "
                 "give an empty one where nothing is excluded"
             )
-        rows = [torch.as_tensor(ids if isinstance(ids, Tensor | np.ndarray) else list(ids)) for ids in exclude]
-        for row, ids in enumerate(rows):
-            if ids.numel() and (ids.dtype.is_floating_point or ids.dtype == torch.bool or ids.dim() != 1):
-                raise CompressRecError(f"exclude must hold whole numbers, but {op.described(ids)} came for query {row}: give item ids")
+        rows = [_whole("exclude", f" for query {row}", ids) for row, ids in enumerate(exclude)]
         lengths = torch.tensor([0, *(ids.numel() for ids in rows)], dtype=torch.int64)
-        return torch.cat([torch.empty(0, dtype=torch.int64), *(ids.reshape(-1).to(torch.int64) for ids in rows)]), lengths.cumsum(0)
+        return torch.cat([torch.empty(0, dtype=torch.int64), *rows]), lengths.cumsum(0)
 
 
 def _format(name: str) -> Format:
     if name not in FORMATS:
         raise CompressRecError(f"there is no index format called '{name}'{nearest(str(name), FORMATS)}")
     return FORMATS[name]
+
+
+def _whole(argument: str, where: str, given: Iterable[int]) -> Tensor:
+    """Return ids (ids,) int64; what is empty may be of any dtype."""
+    wanted = f"{argument} must hold whole numbers"
+    try:
+        ids = torch.as_tensor(given if isinstance(given, Tensor | np.ndarray) else list(given))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as fault:
+        raise CompressRecError(f"{wanted}, but {given!r:.60} came{where}: give item ids") from fault
+    if ids.numel() and (ids.dtype.is_floating_point or ids.dtype == torch.bool or ids.dim() != 1):
+        raise CompressRecError(f"{wanted}, but {op.described(ids)} came{where}: give item ids")
+    return ids.reshape(-1).to(device="cpu", dtype=torch.int64)
 
 
 def _vectors(argument: str, given: Tensor | np.ndarray[Any, Any]) -> Tensor:

@@ -118,7 +118,9 @@ def test_events_beyond_the_recency_have_no_share(shelf: Shelf) -> None:
     long, short = recommend(shelf.folder, IDS[:8], k=3), recommend(shelf.folder, IDS[2:8], k=5)
     shares = dict(long[0].reasons)
     assert (shares[TEXTS[0]], shares[TEXTS[1]]) == pytest.approx((0, 0), abs=1e-12)
-    assert [one.score for one in long] == [one.score for one in short if one.item not in IDS[:2]][: len(long)]
+    # to float32's rounding: eight texts and six are encoded in batches of other shapes
+    same = [one.score for one in short if one.item not in IDS[:2]][: len(long)]
+    assert [one.score for one in long] == pytest.approx(same, rel=0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
