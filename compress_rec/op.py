@@ -10,6 +10,7 @@ in force, so what the dispatcher holds is what serves. :func:`backend` and :func
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -61,13 +62,13 @@ class Op:
     reference: Callable[..., Any]
     differentiable: bool
 
-    @property
+    @functools.cached_property
     def overload(self) -> Any:
         """What the dispatcher holds under this name."""
         return getattr(getattr(torch.ops, NAMESPACE), self.name).default
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return getattr(torch.ops.compress_rec, self.name).default(*args, **kwargs)
+        return self.overload(*args, **kwargs)
 
 
 def op(

@@ -3,9 +3,11 @@
 
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace compress_rec {
 
@@ -32,6 +34,17 @@ inline std::string dtype_name(const torch::stable::Tensor& tensor) {
         case ScalarType::ComplexDouble: return "complex128";
         default: return "another dtype";
     }
+}
+
+// A new float32 tensor on the CPU; past the dispatcher, which would take longer than a small product.
+inline torch::stable::Tensor new_floats(const std::vector<int64_t>& shape) {
+    std::vector<int64_t> strides(shape.size());
+    int64_t step = 1;
+    for (size_t axis = shape.size(); axis-- > 0; step *= std::max<int64_t>(shape[axis], 1)) strides[axis] = step;
+    AtenTensorHandle made = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(),
+                                                    aoti_torch_dtype_float32(), aoti_torch_device_type_cpu(), 0, &made));
+    return torch::stable::Tensor(made);
 }
 
 // "float32 (3, 384)"

@@ -43,8 +43,8 @@ void check(const Tensor& x, const Tensor& panels, const Tensor& extra, const Ten
     if (inputs > kMostInputs) {
         refuse(kOp, "x", "at most " + std::to_string(kMostInputs) + " wide", described(x), "split the layer");
     }
-    const bool whole = panels.scalar_type() == ScalarType::Char && panels.dim() == 5 && panels.size(0) == blocks && panels.size(1) == steps &&
-                       panels.size(2) == 2 && panels.size(3) == 16 && panels.size(4) == 4;
+    const bool whole = panels.scalar_type() == ScalarType::Char && panels.dim() == 5 && panels.size(0) == blocks &&
+                       panels.size(1) == steps && panels.size(2) == 2 && panels.size(3) == 16 && panels.size(4) == 4;
     if (!whole) {
         refuse(kOp, "panels", "int8 (" + std::to_string(blocks) + ", " + std::to_string(steps) + ", 2, 16, 4), as wide as x",
                described(panels), "pack the weight again");
@@ -71,7 +71,7 @@ Tensor int8_linear_packed(const Tensor& given, const Tensor& given_panels, const
     std::vector<int64_t> shape;
     for (int64_t axis = 0; axis + 1 < x.dim(); ++axis) shape.push_back(x.size(axis)), rows *= x.size(axis);
     shape.push_back(outputs);
-    Tensor out = torch::stable::new_empty(x, shape);
+    Tensor out = new_floats(shape);
 
     Int8LinearTask whole{};
     whole.x = x.const_data_ptr<float>();

@@ -92,7 +92,8 @@ Finish finish_of(const Int8LinearTask& task, int64_t panel) {
 void one_row(const Int8LinearTask& task, const uint8_t* bytes, const RowScale* scales, float* out) {
     int64_t panel = task.first_panel;
     for (; panel + kWide / 2 <= task.last_panel; panel += kWide / 2) {
-        const Finish finish[] = {finish_of(task, panel), finish_of(task, panel + 1), finish_of(task, panel + 2), finish_of(task, panel + 3)};
+        const Finish finish[] = {finish_of(task, panel), finish_of(task, panel + 1), finish_of(task, panel + 2),
+                                 finish_of(task, panel + 3)};
         pass<1, kWide>(task, bytes, scales, finish, panel, out);
     }
     for (; panel < task.last_panel; ++panel) {
