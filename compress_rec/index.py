@@ -29,7 +29,8 @@ class CosineIndex:
 
     items: (items, dimensions), a torch tensor or numpy array of any floating dtype and layout, of any length; it is copied, and
         normalised in float64. An item of length 0 has cosine 0 with everything.
-    format: how the items are kept: ``"float32"``
+    format: how the items are kept: ``"float32"``; ``"int8"``, which looks through codes and scores only who may be among the best: exact,
+        quick in a large catalogue, five bytes a dimension; ``"int8-only"``, one byte a dimension, scores and order those of the codes
 
     An item's id is its row in ``items``; items that are added get the ids behind the largest ever given, and a removed item's id is never
     given again. Let no other thread search while items are added or removed.

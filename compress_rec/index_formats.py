@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from compress_rec.errors import CompressRecError
+from compress_rec.int8_items import Int8Items, codes_of, quantized
+from compress_rec.int8_panels import ROWS
+from compress_rec.int8_panels import pack as pack_codes
+from compress_rec.ops.cosine_top_k_int8 import cosine_top_k_int8
 from compress_rec.ops.cosine_top_k_panels import cosine_top_k_panels
-from compress_rec.panels import ROWS, packed, unpacked
+from compress_rec.panels import packed, unpacked
 
 Stored = Mapping[str, Tensor]
 Bounded = tuple[Tensor, Tensor, Tensor]
@@ -78,17 +84,86 @@ def _search_float32(stored: Stored, rows: int, queries: Tensor, k: int, exclude:
 
 
 def _append_float32(stored: Stored, rows: int, unit: Tensor) -> dict[str, Tensor]:
-    return {"panels": _joined(stored["panels"], rows, unit)}
+    return {"panels": _joined(stored["panels"], rows, packed(unit), len(unit), 2)}
 
 
 def _forget_float32(stored: Stored, ids: Tensor) -> None:
     stored["panels"][ids // ROWS, :, ids % ROWS] = math.nan
 
 
-def _joined(panels: Tensor, rows: int, unit: Tensor) -> Tensor:
-    """Return the panels of the old rows and the new: all but the last old one are taken as they are."""
+def _joined(panels: Tensor, rows: int, more: Tensor, more_rows: int, axis: int) -> Tensor:
+    """Return panels of the rows of both, where ``axis`` is that of a panel's 16 rows; the whole panels of the first stay as they are."""
     whole = rows // ROWS
-    return torch.cat([panels[:whole], packed(torch.cat([unpacked(panels[whole:], rows % ROWS), unit]))])
+    ends = [part.movedim(axis, 1).flatten(0, 1)[:count] for part, count in ((panels[whole:], rows % ROWS), (more, more_rows))]
+    both = torch.cat(ends)
+    padded = F.pad(both.flatten(1), (0, 0, 0, -len(both) % ROWS))
+    return torch.cat([panels[:whole], padded.view(-1, ROWS, *both.shape[1:]).movedim(1, axis)])
+
+
+def _int8(with_items: bool) -> Format:
+    """Codes with their scales and residuals; with the unit rows beside them, a search is exact."""
+
+    def parts(stored: Stored) -> Int8Items:
+        return Int8Items(stored["panels"], stored["sums"], stored["scales"], stored["residuals"])
+
+    def items_of(unit: Tensor) -> dict[str, Tensor]:
+        return {"items": unit} if with_items else {}
+
+    def pack(unit: Tensor) -> dict[str, Tensor]:
+        return {**quantized(unit)._asdict(), **items_of(unit)}
+
+    def search(stored: Stored, rows: int, queries: Tensor, k: int, exclude: Tensor | None, offsets: Tensor | None) -> Bounded:
+        found: Bounded = cosine_top_k_int8(queries, *parts(stored), stored.get("items"), k, exclude, offsets)
+        return found
+
+    def vectors(stored: Stored, rows: int, dimensions: int) -> Tensor:
+        return stored["items"] if with_items else codes_of(parts(stored), dimensions) * stored["scales"][:, None]
+
+    def append(stored: Stored, rows: int, unit: Tensor) -> dict[str, Tensor]:
+        more = pack(unit)
+        panels = _joined(stored["panels"], rows, more.pop("panels"), len(unit), 3)
+        return {"panels": panels, **{name: torch.cat([stored[name], tensor]) for name, tensor in more.items()}}
+
+    def forget(stored: Stored, ids: Tensor) -> None:
+        for name in ("scales", "items"):
+            if name in stored:
+                stored[name][ids] = math.nan
+
+    def written(stored: Stored, rows: int, dimensions: int) -> dict[str, Tensor]:
+        return {
+            **{name: tensor for name, tensor in stored.items() if name not in ("panels", "sums")},
+            "codes": codes_of(parts(stored), dimensions),
+        }
+
+    def contents(rows: int, dimensions: int) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        matrix, column = (rows, dimensions), (rows,)
+        items = {"items": (torch.float32, matrix)} if with_items else {}
+        return {"codes": (torch.int8, matrix), "scales": (torch.float32, column), "residuals": (torch.float32, column), **items}
+
+    def read(held: Stored) -> dict[str, Tensor]:
+        packed_codes = pack_codes(held["codes"])
+        if len(packed_codes.extra):  # more than the kernel's 16 bits hold, and the op takes nothing aside
+            raise CompressRecError("codes must be as an index writes them, but larger ones came: save the index again")
+        return {
+            "panels": packed_codes.panels,
+            "sums": packed_codes.sums,
+            **{name: tensor for name, tensor in held.items() if name != "codes"},
+        }
+
+    return Format(
+        pack=pack,
+        search=search,
+        vectors=vectors,
+        append=append,
+        forget=forget,
+        removed=lambda stored, rows: stored["scales"].isnan(),
+        written=written,
+        contents=contents,
+        read=read,
+        op="cosine_top_k_int8",
+        bytes=5 if with_items else 1,
+        exact=with_items,
+    )
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
@@ -106,6 +181,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             op="cosine_top_k_panels",
             bytes=4,
             exact=True,
-        )
+        ),
+        "int8": _int8(with_items=True),
+        "int8-only": _int8(with_items=False),
     }
 )

@@ -101,7 +101,7 @@ def test_facts(format: str) -> None:
     assert repr(index) == (
         f"CosineIndex(items=60, dimensions=12, format='{format}', backend='{op.backend(kept_as.op)}', bytes_per_dimension={kept_as.bytes})"
     )
-    tolerance = 1e-6 if kept_as.exact else 0.02  # 127 steps to the largest number
+    tolerance = 1e-6 if kept_as.exact else 0.02  # half of one of the 112 steps to an item's largest number, and what trimming takes
     torch.testing.assert_close(index.vectors.double(), torch.nn.functional.normalize(ITEMS), rtol=0, atol=tolerance)
 
 
@@ -291,3 +291,14 @@ def test_broken_folders_are_refused(tmp_path: Path) -> None:
         save_file(tensors, place / "index.safetensors")
         with pytest.raises(CompressRecError, match=rf"must hold 'items' as float32 \(60, 12\), but {came} came"):
             CosineIndex.load(place)
+
+
+@pytest.mark.parametrize("format", [name for name in FORMATS if name.startswith("int8")])
+def test_codes_that_no_index_has_written_are_refused(tmp_path: Path, format: str) -> None:
+    """Codes so large that a kernel's 16 bits would not hold four products: searched as they are, they would be clipped."""
+    CosineIndex(ITEMS, format).save(tmp_path / "index")
+    place = tmp_path / "index" / "index.safetensors"
+    held = load_file(place)
+    save_file({**held, "codes": torch.full_like(held["codes"], 127)}, place)
+    with pytest.raises(CompressRecError, match="codes must be as an index writes them, but larger ones came: save the index again"):
+        CosineIndex.load(tmp_path / "index")
