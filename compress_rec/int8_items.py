@@ -11,7 +11,7 @@ from compress_rec.int8_panels import ROWS, Int8Panels, trimmed, unpack
 from compress_rec.int8_panels import pack as pack_codes
 
 LARGEST = 112  # of a code. Below 127, so that four codes seldom leave 16 bits and have to be trimmed, which would cost more than it gains
-_BLOCK = 1 << 16  # items quantised at a time, in float64
+_BLOCK = 1 << 11  # items quantised at a time, in float64: few enough to stay in the cache
 
 
 class Int8Items(NamedTuple):

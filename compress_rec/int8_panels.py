@@ -57,14 +57,17 @@ def unpack(packed: Int8Panels, inputs: int) -> Tensor:
 
 def trimmed(codes: Tensor) -> Tensor:
     """Return codes (outputs, inputs) int8 of which ``pack`` keeps none aside: those that meet in 16 bits are made smaller where need be."""
-    panels = _laid_out(codes)
+    broken = _overflowing(_laid_out(codes)).any(-1).any(1).flatten()[: len(codes)].nonzero()[:, 0]  # few, so that the rest costs little
+    if not len(broken):
+        return codes
+    panels = _laid_out(codes[broken])
     signed = panels.to(torch.int32).unflatten(-1, (2, 2))  # (panels, steps, 2, 16, 2, 2)
     kept = torch.zeros_like(signed)
     for part in (signed.clamp(min=0), signed.clamp(max=0)):
         four = part.sum(-1, keepdim=True).sum(2, keepdim=True).abs()
         kept += torch.where(four > MOST, torch.div(part * MOST, four.clamp(min=1), rounding_mode="trunc"), part)
     rows = kept.flatten(-2).to(torch.int8).permute(0, 3, 1, 2, 4).reshape(len(panels) * ROWS, panels.shape[1] * 2 * GROUP)
-    return rows[: codes.shape[0], : codes.shape[1]].contiguous()
+    return codes.index_put((broken,), rows[: len(broken), : codes.shape[1]])
 
 
 def _laid_out(codes: Tensor) -> Tensor:
@@ -78,6 +81,7 @@ def _overflowing(panels: Tensor) -> Tensor:
     signed = panels.to(torch.int16)
 
     def four(part: Tensor) -> Tensor:
-        return part.unflatten(-1, (2, 2)).sum(-1).sum(2)
+        pairs = part[..., 0::2] + part[..., 1::2]
+        return pairs[:, :, 0] + pairs[:, :, 1]
 
     return (four(signed.clamp(min=0)) > MOST) | (four(signed.clamp(max=0)) < -MOST)

@@ -18,7 +18,9 @@ using torch::stable::Tensor;
 constexpr const char* kOp = "cosine_top_k_int8";
 constexpr int64_t kItemsToEachOfK = 128, kMoreThanK = 8, kQueriesInSmallBlock = 96;
 constexpr int64_t kBytesInBlock = 96 << 10;  // queries of a block, as bytes: they stay in a 512 KB L2
-constexpr float kRoundingOfUnits = 0x1p-22f;  // of the query and the item to float32, and of the score: at most 2^-24 each
+// of the query (twice, where an index converted it first), of the item and of the score to float32: at most 2^-24 each, and room for
+// their products
+constexpr float kRoundingOfUnits = 5 * 0x1p-24f;
 
 void check_numbers(const char* argument, const Tensor& values, int64_t count) {
     if (values.scalar_type() != ScalarType::Float || values.dim() != 1 || values.size(0) != count) {

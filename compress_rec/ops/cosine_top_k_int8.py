@@ -12,7 +12,9 @@ from compress_rec.ops.cosine_top_k import check_exclusions, check_sizes, check_v
 
 _NAME = "cosine_top_k_int8"
 _QUANTISE = "quantise the items with compress_rec.int8_items.quantized"
-ROUNDING = 2.0**-22  # of the query and the item to float32, and of the score: at most 2^-24 each
+# of the query (twice, where an index converted it first), of the item and of the score to float32: at most 2^-24 each, and room for their
+# products
+ROUNDING = 5 * 2.0**-24
 
 
 def _fake(
