@@ -12,9 +12,9 @@ def packed(matrix: Tensor) -> Tensor:
     """Return a matrix (rows, columns) in panels (ceil(rows / 16), columns, 16) of the same dtype, zeros behind the last row."""
     rows, columns = matrix.shape
     padded = F.pad(matrix, (0, 0, 0, -rows % ROWS))
-    return padded.view(-1, ROWS, columns).transpose(1, 2).contiguous()
+    return padded.view(len(padded) // ROWS, ROWS, columns).transpose(1, 2).contiguous()
 
 
 def unpacked(panels: Tensor, rows: int) -> Tensor:
     """Return the first ``rows`` rows (rows, columns) of what ``packed`` made."""
-    return panels.transpose(1, 2).reshape(-1, panels.shape[1])[:rows]
+    return panels.transpose(1, 2).flatten(0, 1)[:rows]
