@@ -126,7 +126,8 @@ def fallback(name: str) -> str | None:
     if _EXTENSION is None:
         return _missing()
     if tier() != REFERENCE or name not in _EXTENSION.kernels():
-        return f"{name} has no compiled kernel for the CPU"
+        packed = f"{name}_packed" in _EXTENSION.kernels()
+        return f"{name} has no compiled kernel for the CPU" + (f", {name}_packed has" if packed else "")
     if _EXTENSION.best_tier() == REFERENCE:
         return "this CPU lacks AVX2 and FMA, which the compiled kernels need"
     return "the reference was asked for, by COMPRESS_REC_ISA or in the program"
