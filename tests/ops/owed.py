@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,16 +13,8 @@ from compress_rec.int8_items import Int8Items, codes_of, quantized
 from compress_rec.int8_panels import Int8Panels, pack, unpack
 from compress_rec.ops.int8_linear import quantize_per_channel, quantize_rows
 from compress_rec.panels import packed, unpacked
-
-
-def rand(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def strided(tensor: Tensor) -> Tensor:
-    """The same values with gaps between them in memory."""
-    wide = torch.stack([tensor, torch.full_like(tensor, 77)], dim=-1)
-    return wide[..., 0]
+from tests.ops.owed_low_rank import LOW_RANK, LOW_RANK_PACKED
+from tests.ops.tried import Owed, rand, strided
 
 
 def int8_weights(outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
@@ -46,15 +37,6 @@ def ragged(lists: list[list[int]]) -> tuple[Tensor, Tensor]:
         torch.tensor([i for ids in lists for i in ids], dtype=torch.int64),
         torch.tensor([0, *[len(ids) for ids in lists]]).cumsum(0),
     )
-
-
-@dataclass(frozen=True)
-class Owed:
-    """The cases of one op: arguments, the float64 run to compare with, and refusals with their exact sentences."""
-
-    cases: Mapping[str, Callable[[], tuple[Any, ...]]]
-    precise: Callable[..., Tensor]
-    refusals: Mapping[str, tuple[Callable[[], tuple[Any, ...]], str]] = field(default_factory=dict)
 
 
 def precise_cosine(queries: Tensor, items: Tensor, k: int, exclude: Any = None, offsets: Any = None, normalised: bool = False) -> Tensor:
@@ -81,19 +63,6 @@ def precise_int8_packed(
     x: Tensor, panels: Tensor, extra: Tensor, where: Tensor, sums: Tensor, scales: Tensor, bias: Tensor | None = None
 ) -> Tensor:
     return precise_int8(x, unpack(Int8Panels(panels, extra, where, sums), x.shape[-1]), scales, bias)
-
-
-def precise_low_rank(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    y = x.double() @ a.double().T @ b.double().T
-    return y if bias is None else y + bias.double()
-
-
-def packed_factors(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor, int]:
-    return packed(rand(rank, inputs, seed=1)), packed(rand(outputs, rank, seed=2)), outputs
-
-
-def precise_low_rank_packed(x: Tensor, a: Tensor, b: Tensor, outputs: int, bias: Tensor | None = None) -> Tensor:
-    return precise_low_rank(x, unpacked(a, b.shape[1]), unpacked(b, outputs), bias)
 
 
 def unit_items() -> Tensor:
@@ -358,89 +327,8 @@ OWED: Mapping[str, Owed] = {
     "cosine_top_k": COSINE,
     "cosine_top_k_int8": INT8_SEARCH,
     "cosine_top_k_panels": PANELS,
-    "low_rank_linear": Owed(
-        cases={
-            "plain": lambda: (rand(6, 32), rand(8, 32, seed=1), rand(20, 8, seed=2), rand(20, seed=3)),
-            "no bias": lambda: (rand(6, 32), rand(8, 32, seed=1), rand(20, 8, seed=2)),
-            "leading axes": lambda: (rand(2, 3, 32), rand(8, 32, seed=1), rand(20, 8, seed=2), rand(20, seed=3)),
-            "one vector": lambda: (rand(32), rand(8, 32, seed=1), rand(20, 8, seed=2)),
-            "zero rows": lambda: (rand(0, 32), rand(8, 32, seed=1), rand(20, 8, seed=2)),
-            "odd tails": lambda: (rand(5, 37), rand(3, 37, seed=1), rand(11, 3, seed=2)),
-            "rank one": lambda: (rand(5, 16), rand(1, 16, seed=1), rand(7, 1, seed=2)),
-            "strided": lambda: (strided(rand(5, 16)), strided(rand(4, 16, seed=1)), strided(rand(7, 4, seed=2))),
-        },
-        precise=precise_low_rank,
-        refusals={
-            "a": (
-                lambda: (rand(2, 4), rand(3, 5), rand(6, 3)),
-                "low_rank_linear: a must be (rank, 4), as wide as x, but float32 (3, 5) came; factorise the weight again",
-            ),
-            "b": (
-                lambda: (rand(2, 4), rand(3, 4), rand(6, 2)),
-                "low_rank_linear: b must be (outputs, 3), as wide as a is high, but float32 (6, 2) came; factorise the weight again",
-            ),
-            "bias": (
-                lambda: (rand(2, 4), rand(3, 4), rand(6, 3), rand(5)),
-                "low_rank_linear: bias must be (6,), one number an output, but float32 (5) came; give the bias of the same layer",
-            ),
-            "dtypes": (
-                lambda: (rand(2, 4), rand(3, 4), rand(6, 3).double()),
-                "low_rank_linear: b must be float32 like x, but float64 (6, 3) came; convert one of them with .to()",
-            ),
-        },
-    ),
-    "low_rank_linear_packed": Owed(
-        cases={
-            "plain": lambda: (rand(6, 32), *packed_factors(8, 32, 20), rand(20, seed=3)),
-            "no bias": lambda: (rand(6, 32), *packed_factors(8, 32, 20)),
-            "leading axes": lambda: (rand(2, 3, 32), *packed_factors(8, 32, 20), rand(20, seed=3)),
-            "one vector": lambda: (rand(32), *packed_factors(8, 32, 20)),
-            "zero rows": lambda: (rand(0, 32), *packed_factors(8, 32, 20)),
-            "odd tails": lambda: (rand(5, 37), *packed_factors(3, 37, 11)),
-            "rank one": lambda: (rand(5, 16), *packed_factors(1, 16, 7)),
-            "more than a panel": lambda: (rand(13, 70), *packed_factors(33, 70, 83), rand(83, seed=3)),
-            "several blocks": lambda: (rand(205, 40), *packed_factors(24, 40, 48), rand(48, seed=3)),
-            "wide": lambda: (rand(4, 1536), *packed_factors(300, 1536, 50), rand(50, seed=3)),
-            "strided": lambda: (
-                strided(rand(5, 16)),
-                strided(packed_factors(4, 16, 7)[0]),
-                strided(packed_factors(4, 16, 7)[1]),
-                7,
-                strided(rand(7)),
-            ),
-        },
-        precise=precise_low_rank_packed,
-        refusals={
-            "x": (
-                lambda: (rand(2, 4).double(), *packed_factors(3, 4, 6)),
-                "low_rank_linear_packed: x must be float32 (…, inputs), but float64 (2, 4) came; convert it with .float()",
-            ),
-            "outputs": (
-                lambda: (rand(2, 4), *packed_factors(3, 4, 6)[:2], -1),
-                "low_rank_linear_packed: outputs must be at least 0, but -1 came; give the number of the layer's outputs",
-            ),
-            "b": (
-                lambda: (rand(2, 4), *packed_factors(3, 4, 6)[:2], 17),
-                "low_rank_linear_packed: b must be float32 (2, rank, 16), the panels of 17 outputs, but float32 (1, 3, 16) came; "
-                "pack the factor again",
-            ),
-            "a": (
-                lambda: (rand(2, 5), *packed_factors(3, 4, 6)),
-                "low_rank_linear_packed: a must be float32 (1, 5, 16), the panels of rank 3 and as wide as x, but float32 (1, 4, 16) came; "
-                "pack the factor again",
-            ),
-            "bias": (
-                lambda: (rand(2, 4), *packed_factors(3, 4, 6), rand(5)),
-                "low_rank_linear_packed: bias must be float32 (6,), one number an output, but float32 (5) came; "
-                "give the bias of the same layer",
-            ),
-            "gradient": (
-                lambda: (rand(2, 4).requires_grad_(), *packed_factors(3, 4, 6)),
-                "low_rank_linear_packed: x must be a tensor without gradient, but one that requires grad came; "
-                "call it under torch.no_grad(), or detach the tensor",
-            ),
-        },
-    ),
+    "low_rank_linear": LOW_RANK,
+    "low_rank_linear_packed": LOW_RANK_PACKED,
     "int8_linear": Owed(
         cases={
             "plain": lambda: (rand(6, 32), *int8_weights(20, 32), rand(20, seed=2)),
