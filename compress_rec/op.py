@@ -67,6 +67,11 @@ class Op:
         """What the dispatcher holds under this name."""
         return getattr(getattr(torch.ops, NAMESPACE), self.name).default
 
+    @property
+    def compiled(self) -> bool:
+        """Whether a compiled kernel serves on the CPU at present."""
+        return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{self.name}", "CPU"))
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.overload(*args, **kwargs)
 
@@ -115,8 +120,7 @@ def find(name: str) -> Op:
 
 def backend(name: str) -> str:
     """Return which kernel serves the op ``name`` on the CPU: ``"reference"`` or the instruction tier, such as ``"avx2"``."""
-    find(name)
-    return tier() if torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{name}", "CPU") else REFERENCE
+    return tier() if find(name).compiled else REFERENCE
 
 
 def fallback(name: str) -> str | None:

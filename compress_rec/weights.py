@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from compress_rec.errors import CompressRecError
 from compress_rec.int8_layer import Int8Linear
+from compress_rec.low_rank_layer import low_rank, panels_of_factors
 from compress_rec.ops.int8_embedding import int8_embedding
 from compress_rec.ops.int8_linear import quantize_per_channel
-from compress_rec.ops.low_rank_linear import low_rank_linear
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,7 @@ class ChainForm(Form):
         for number, part in enumerate(parts):
             self.add_module(str(number), part)
         self.length = len(parts)
+        self._panels = panels_of_factors()
         if self.bias is not None and any(isinstance(resolve(part), Int8Form) for part in parts):
             self.bias.requires_grad_(False)
 
@@ -226,7 +227,7 @@ class ChainForm(Form):
             x = part(x)
         inner, outer = resolve(before), resolve(last)
         if isinstance(inner, DenseForm) and isinstance(outer, DenseForm):
-            return low_rank_linear(x, inner.weight, outer.weight, self.bias)
+            return low_rank(x, inner.weight, outer.weight, self.bias, self._panels)
         x = inner(x)
         if isinstance(outer, Int8Form):
             return outer.product(x, self.bias)

@@ -15,8 +15,9 @@ from tests.models import small_histories, small_texts, small_variant
 TEXTS = {"item": small_texts(48), "text": small_histories(16)}
 DENSE_SHAPES = {(32, 32), (64, 32), (32, 64)}
 LAYERS = 3
-# the same function from packed weights, where a kernel reads them
+# the same functions from packed weights, where a kernel reads them
 INTEGERS = "int8_linear" if op.fallback("int8_linear_packed") else "int8_linear_packed"
+FACTORS = "low_rank_linear" if op.fallback("low_rank_linear_packed") else "low_rank_linear_packed"
 
 
 class Recorder(TorchDispatchMode):
@@ -60,13 +61,13 @@ def test_reference_runs_dense_products(tmp_path):
 @pytest.mark.parametrize("method", ["whitened", "fisher", "plain"])
 def test_factorize_runs_two_factors(method, tmp_path):
     seen = ran([{"recipe": "factorize", "method": method}], tmp_path)
-    assert seen.ops == {"low_rank_linear": 6 * LAYERS}
+    assert seen.ops == {FACTORS: 6 * LAYERS}
     assert not DENSE_SHAPES & set(seen.products)
 
 
 def test_tucker_runs_three_factors(tmp_path):
     seen = ran([{"recipe": "tucker", "iterations": 2}], tmp_path)
-    assert seen.ops == {"low_rank_linear": 3 * LAYERS}
+    assert seen.ops == {FACTORS: 3 * LAYERS}
     # the shared input factor three times a layer, then core and output factor in one op; the attention's output stays dense
     assert seen.products[(32, 32)] == LAYERS
     assert sum(count for (rank, inputs), count in seen.products.items() if inputs == 32 and rank < 16) == 3 * LAYERS
