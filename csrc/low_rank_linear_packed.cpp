@@ -88,7 +88,7 @@ Tensor low_rank_linear_packed(const Tensor& given_x, const Tensor& given_a, cons
         tokens *= x.size(axis);
     }
     shape.push_back(outputs);
-    Tensor out = torch::stable::new_empty(x, shape);
+    Tensor out = new_floats(shape);
     if (tokens == 0 || outputs == 0) return out;
 
     LowRankLinearTask task{};
