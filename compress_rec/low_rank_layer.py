@@ -29,31 +29,29 @@ class WhileUnchanged(Generic[Made]):
 
     def __init__(self, make: Callable[..., Made]) -> None:
         self._make = make
-        self._kept: tuple[tuple[Tensor, ...], tuple[int, ...], Made] | None = None
+        self._kept: tuple[tuple[tuple[Tensor, int, int, torch.Size], ...], Made] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return WhileUnchanged, (self._make,)
 
     def __call__(self, *sources: Tensor) -> Made:
         """Return ``make(*sources)``, made now or kept; the sources must have version counters, which inference tensors have not."""
-        versions = tuple(source._version for source in sources)
         kept = self._kept
-        if kept is not None and kept[1] == versions and all(map(_is_same, kept[0], sources)):
-            return kept[2]
+        if kept is not None:
+            # the tensors themselves are held, so that no others can come to lie where they lay; a loop, since this runs at every call
+            for source, (before, version, place, shape) in zip(sources, kept[0], strict=True):
+                if source is not before or source._version != version or source.data_ptr() != place or source.shape != shape:
+                    break
+            else:
+                return kept[1]
         with torch.no_grad():
-            # the sources' memory is held, so that other tensors cannot come to lie where they lay
-            held = tuple(source.detach() for source in sources)
-            made = self._make(*held)
-        self._kept = held, versions, made
+            made = self._make(*(source.detach() for source in sources))
+        self._kept = tuple((source, source._version, source.data_ptr(), source.shape) for source in sources), made
         return made
 
     def forget(self) -> None:
         """Make it anew at the next call."""
         self._kept = None
-
-
-def _is_same(kept: Tensor, source: Tensor) -> bool:
-    return kept.data_ptr() == source.data_ptr() and kept.shape == source.shape and kept.stride() == source.stride()
 
 
 def _packed_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,12 +69,15 @@ def panels_of_factors() -> WhileUnchanged[tuple[Tensor, Tensor]]:
 
 def may_keep(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None) -> bool:
     """Say whether a product may be taken from something made of the factors before: float32 on the CPU, no gradient, no tracing."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling():
         return False
-    given = (x, a, b) if bias is None else (x, a, b, bias)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+    if not (x.is_cpu and a.is_cpu and b.is_cpu and x.dtype is a.dtype is b.dtype is torch.float32):
         return False
-    return all(tensor.is_cpu and tensor.dtype == torch.float32 for tensor in given) and not (a.is_inference() or b.is_inference())
+    if bias is not None and not (bias.is_cpu and bias.dtype is torch.float32):
+        return False
+    if torch.is_grad_enabled() and (x.requires_grad or a.requires_grad or b.requires_grad or (bias is not None and bias.requires_grad)):
+        return False
+    return not (a.is_inference() or b.is_inference() or torch.jit.is_tracing())
 
 
 def low_rank(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, panels: WhileUnchanged[tuple[Tensor, Tensor]]) -> Tensor:
@@ -114,6 +115,7 @@ class LowRankLinear(nn.Module):
             raise _refused("bias", f"{_name(a)} ({b.shape[0]},), one number an output", bias)
         self.a, self.b = _parameter(a), _parameter(b)
         self.bias = None if bias is None else _parameter(bias)
+        self._costs_more = a.shape[0] * (a.shape[1] + b.shape[0]) > a.shape[1] * b.shape[0]
         self._panels = panels_of_factors()
         self._dense = WhileUnchanged(_product)
 
@@ -152,16 +154,20 @@ class LowRankLinear(nn.Module):
     @property
     def backend(self) -> str:
         """What serves without gradients on the CPU: ``"reference"``, an instruction tier, or a sentence that begins with ``"dense: "``."""
-        if self._costs_more():
+        if self._costs_more:
             limit = math.floor(self.in_features * self.out_features / (self.in_features + self.out_features))
             return f"dense: rank {self.rank} is above the break-even of {limit}"
         return op.backend("low_rank_linear_packed")
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, inputs) -> (…, outputs), dtype of the parameters."""
-        if self._costs_more() and may_keep(x, self.a, self.b, self.bias) and x.dim() and x.shape[-1] == self.in_features:
-            return F.linear(x, self._dense(self.a, self.b), self.bias)
-        return low_rank(x, self.a, self.b, self.bias, self._panels)
+        parameters = self._parameters  # nn.Module's own way to them takes as long as a small product
+        a, b, bias = parameters["a"], parameters["b"], parameters.get("bias")
+        assert a is not None
+        assert b is not None
+        if self._costs_more and may_keep(x, a, b, bias) and x.dim() and x.shape[-1] == a.shape[1]:
+            return F.linear(x, self._dense(a, b), bias)
+        return low_rank(x, a, b, bias, self._panels)
 
     def train(self, mode: bool = True) -> LowRankLinear:
         self._panels.forget()
@@ -173,9 +179,6 @@ class LowRankLinear(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, rank={self.rank}, bias={self.bias is not None}, "
             f"backend='{self.backend}'"
         )
-
-    def _costs_more(self) -> bool:
-        return self.rank * (self.in_features + self.out_features) > self.in_features * self.out_features
 
 
 def _parameter(tensor: Tensor) -> nn.Parameter:

@@ -70,7 +70,7 @@ class Op:
     @property
     def compiled(self) -> bool:
         """Whether a compiled kernel serves on the CPU at present."""
-        return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{self.name}", "CPU"))
+        return self.name in _served
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.overload(*args, **kwargs)
@@ -120,7 +120,8 @@ def find(name: str) -> Op:
 
 def backend(name: str) -> str:
     """Return which kernel serves the op ``name`` on the CPU: ``"reference"`` or the instruction tier, such as ``"avx2"``."""
-    return tier() if find(name).compiled else REFERENCE
+    find(name)
+    return tier() if torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{name}", "CPU") else REFERENCE
 
 
 def fallback(name: str) -> str | None:
@@ -156,6 +157,7 @@ def use(name: str) -> None:
         raise CompressRecError(f"the instruction tier '{name}' cannot be used: {reason}; ask for one of {', '.join(tiers())}")
     if _EXTENSION is not None:
         _EXTENSION.use(name)
+        _look()
 
 
 @contextlib.contextmanager
@@ -214,6 +216,12 @@ def _missing() -> str:
     return f"the compiled extension was not built ({reason or 'no build has been recorded'})"
 
 
+def _look() -> None:
+    """Remember which kernels the extension has registered, all or none, since layers ask at every call."""
+    global _served
+    _served = frozenset(_EXTENSION.kernels() if tier() != REFERENCE else ())
+
+
 def _load() -> tuple[Any, str | None]:
     try:
         return importlib.import_module("compress_rec._C"), None
@@ -223,9 +231,10 @@ def _load() -> tuple[Any, str | None]:
         return None, " ".join(str(fault).split())
 
 
+_served: frozenset[str] = frozenset()
 _EXTENSION, _IMPORT_FAULT = _load()
 _asked = os.environ.get("COMPRESS_REC_ISA", "").strip()
 if _asked:
     use(_asked)
 elif _EXTENSION is not None:
-    _EXTENSION.use(_EXTENSION.best_tier())
+    use(_EXTENSION.best_tier())
