@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -17,7 +16,9 @@ from bench.case import Case, Side
 from bench.onnx_linear import dynamic_quantize_matmul
 from compress_rec import op
 from compress_rec.huggingface import read_towers
+from compress_rec.int8_layer import Int8Linear
 from compress_rec.known_sets import data_folder
+from compress_rec.low_rank_layer import LowRankLinear
 from compress_rec.ops.int8_linear import quantize_per_channel
 
 PARTS = {(384, 384): "query", (384, 1536): "up", (1536, 384): "down"}  # of MiniLM's fourth layer, by (inputs, outputs)
@@ -97,23 +98,15 @@ def low_rank_case(inputs: int, outputs: int, rank: int, tokens: int) -> Case:
     work = gaussian(inputs, outputs, tokens)
     a, b = factors(work, rank)
     x, bias = work.x, work.bias
-    skipped: dict[str, str] = {}
-    sides: dict[str, Side] = {}
-    layer = _class("low_rank_layer", "LowRankLinear", skipped)
-    if layer is not None:
-        made = layer(a, b, bias)
-        sides["compress_rec"] = Side(partial(made, x), "ours", "fma")
-        _same("compress_rec", made(x), F.linear(F.linear(x.double(), a.double()), b.double(), bias.double()))
-    else:
-        made = op.find("low_rank_linear")
-        sides["compress_rec"] = Side(partial(made, x, a, b, bias), "ours", "fma")
+    made = LowRankLinear(a, b, bias)
+    sides: dict[str, Side] = {"compress_rec": Side(partial(made, x), "ours", "fma")}
+    _same("compress_rec", made(x), F.linear(F.linear(x.double(), a.double()), b.double(), bias.double()))
     middle, out = torch.zeros(tokens, rank), torch.zeros(tokens, outputs)
     sides["two F.linear"] = Side(lambda: F.linear(F.linear(x, a), b, bias), "peer")
     sides["two into memory"] = Side(lambda: torch.addmm(bias, torch.mm(x, a.T, out=middle), b.T, out=out), "peer")
     sides["dense"] = Side(partial(F.linear, x, work.weight, bias), "peer")
-    name = "low_rank_linear_packed" if "low_rank_linear_packed" in op.ops() else "low_rank_linear"
     shape = {"inputs": inputs, "outputs": outputs, "rank": rank, "tokens": tokens}
-    return Case("low_rank_linear", shape, 2.0 * tokens * rank * (inputs + outputs), sides, op.backend(name), skipped)
+    return Case("low_rank_linear", shape, 2.0 * tokens * rank * (inputs + outputs), sides, op.backend("low_rank_linear_packed"))
 
 
 def int8_case(inputs: int, outputs: int, tokens: int, kind: str) -> Case:
@@ -126,12 +119,7 @@ def int8_case(inputs: int, outputs: int, tokens: int, kind: str) -> Case:
         sides[name] = Side(call, role, limit, notes={"error": work.error(call())})
 
     with torch.inference_mode():
-        layer = _class("int8_layer", "Int8Linear", skipped)
-        if layer is not None:
-            add("compress_rec", partial(layer.from_linear(work.layer()), work.x), "ours", "maddubs_pairs")
-        else:
-            made, (codes, scales) = op.find("int8_linear"), quantize_per_channel(work.weight)
-            add("compress_rec", partial(made, work.x, codes, scales, work.bias), "ours", "maddubs_pairs")
+        add("compress_rec", partial(Int8Linear.from_linear(work.layer()), work.x), "ours", "maddubs_pairs")
         for bits in (8, 7):
             try:
                 add(f"onnxruntime {bits} bits", dynamic_quantize_matmul(work.x, work.weight, work.bias, bits), "peer")
@@ -143,9 +131,8 @@ def int8_case(inputs: int, outputs: int, tokens: int, kind: str) -> Case:
             else:
                 skipped[f"torch {engine}"] = "this build of torch lacks it"
         sides["dense"] = Side(partial(_dense, work), "beside", notes={"error": work.error(_dense(work))})
-    name = "int8_linear_packed" if "int8_linear_packed" in op.ops() else "int8_linear"
     shape: dict[str, int | str] = {"inputs": inputs, "outputs": outputs, "tokens": len(work.x), "data": kind}
-    return Case("int8_linear", shape, 2.0 * len(work.x) * inputs * outputs, sides, op.backend(name), skipped)
+    return Case("int8_linear", shape, 2.0 * len(work.x) * inputs * outputs, sides, op.backend("int8_linear_packed"), skipped)
 
 
 def int8_embedding_case(rows: int, width: int, tokens: int) -> Case:
@@ -183,14 +170,6 @@ def _torch_dynamic(work: Work, engine: str) -> nn.Module:
         return Linear.from_float(layer)
     finally:
         torch.backends.quantized.engine = before
-
-
-def _class(module: str, name: str, skipped: dict[str, str]) -> Any:
-    try:
-        return getattr(importlib.import_module(f"compress_rec.{module}"), name)
-    except (ImportError, AttributeError):
-        skipped[name] = f"compress_rec.{module}.{name} is not there yet, the op itself is called"
-        return None
 
 
 def _same(who: str, y: Tensor, exact: Tensor) -> None:

@@ -16,8 +16,7 @@ from typing import Any
 from bench.book import read
 from bench.limits import told
 from compress_rec.errors import CompressRecError
-from compress_rec.figures import between_markers
-from compress_rec.files import new_file
+from compress_rec.figures import between_markers, settled
 
 Row = Mapping[str, Any]
 FORMATS = ("float32", "int8", "int8-only")
@@ -153,16 +152,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise CompressRecError(f"there is no file {given.markdown}: name the Markdown file that holds the markers")
         text = given.markdown.read_text(encoding="utf-8")
         wanted = between_markers(text, body, "kernels", str(given.markdown))
-        if given.check and wanted != text:
-            print(f"{given.markdown} does not hold the figures of {given.results}: run the command again without --check", file=sys.stderr)
-            return 1
-        if not given.check and wanted != text:
-            with new_file(given.markdown) as aside:
-                aside.write_text(wanted, encoding="utf-8")
+        return settled(given.markdown, text, wanted, given.results, given.check)
     except CompressRecError as fault:
         print(fault, file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -53,6 +53,18 @@ def published(report: Report) -> Report:
     return Report(report.environment, rows, {name: value for name, value in report.extras.items() if name != "explanations"})
 
 
+def settled(file: Path, text: str, wanted: str, source: Path, check: bool) -> int:
+    """Bring a file from ``text`` to ``wanted``, the figures of ``source``, or only ``check`` it: 0, or 1 where a check found others."""
+    if wanted == text:
+        return 0
+    if check:
+        print(f"{file} does not hold the figures of {source}: run the command again without --check", file=sys.stderr)
+        return 1
+    with new_file(file) as aside:
+        aside.write_text(wanted, encoding="utf-8")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check the figures; 0 when they are as the report has them, 1 when a check found others, 2 on a fault in what was given."""
     parser = argparse.ArgumentParser(prog="python -m compress_rec.figures", description="write a report's figures into a Markdown file")
@@ -71,16 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.keep is not None and not given.check:
             write(report, given.keep / "report.jsonl")
             picture.pareto(report, given.keep / "pareto.png")
-        if given.check and wanted != text:
-            print(f"{given.markdown} does not hold the figures of {given.report}: run the command again without --check", file=sys.stderr)
-            return 1
-        if not given.check and wanted != text:
-            with new_file(given.markdown) as aside:
-                aside.write_text(wanted, encoding="utf-8")
+        return settled(given.markdown, text, wanted, given.report, given.check)
     except CompressRecError as fault:
         print(fault, file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-// Refusals: one sentence that names the op, the argument, what was wanted, what came and the way out; the same as the reference's.
+// What every op does with its tensors before a kernel sees them. Refusals: one sentence that names the op, the argument, what was wanted,
+// what came and the way out; the same as the reference's.
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
@@ -36,6 +38,11 @@ inline std::string dtype_name(const torch::stable::Tensor& tensor) {
     }
 }
 
+// The tensor with its numbers one behind the other.
+inline torch::stable::Tensor in_order(const torch::stable::Tensor& tensor) {
+    return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
 // A new float32 tensor on the CPU; past the dispatcher, which would take longer than a small product.
 inline torch::stable::Tensor new_floats(const std::vector<int64_t>& shape) {
     std::vector<int64_t> strides(shape.size());
@@ -54,6 +61,16 @@ inline std::string described(const torch::stable::Tensor& tensor) {
     for (int64_t axis = 0; axis < tensor.dim(); ++axis) text << (axis ? ", " : "") << tensor.size(axis);
     text << ")";
     return text.str();
+}
+
+// Refuses panels that are not those of `rows` codes of `width` bytes, as compress_rec/int8_panels.py lays them out.
+inline void check_int8_panels(const char* op, const torch::stable::Tensor& panels, int64_t rows, int64_t width, const std::string& which,
+                              const std::string& way_out) {
+    const int64_t blocks = (rows + 15) / 16, steps = (width + 7) / 8;
+    const bool fit = panels.scalar_type() == torch::headeronly::ScalarType::Char && panels.dim() == 5 && panels.size(0) == blocks &&
+                     panels.size(1) == steps && panels.size(2) == 2 && panels.size(3) == 16 && panels.size(4) == 4;
+    if (fit) return;
+    refuse(op, "panels", "int8 (" + std::to_string(blocks) + ", " + std::to_string(steps) + ", 2, 16, 4)" + which, described(panels), way_out);
 }
 
 }  // namespace compress_rec

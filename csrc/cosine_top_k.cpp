@@ -62,7 +62,7 @@ std::tuple<Tensor, Tensor> cosine_top_k(const Tensor& given_queries, const Tenso
         if (!std::isfinite(item_data[i])) refuse_row(kOp, "items", item_data, i / width, width);
     }
 
-    Tensor scores = torch::stable::new_empty(queries, {query_count, k});
+    Tensor scores = new_floats({query_count, k});
     Tensor ids = torch::stable::new_empty(queries, {query_count, k}, ScalarType::Long);
 
     // Many queries: each thread takes blocks of them. Few: each takes a range of the items, and the ranges' best are merged. Neither

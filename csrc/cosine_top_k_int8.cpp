@@ -37,12 +37,7 @@ void check(const Tensor& queries, const Tensor& panels, const Tensor& sums, cons
     if (sums.scalar_type() != ScalarType::Int || sums.dim() != 1) {
         refuse(kOp, "sums", "int32 (items,)", described(sums), "quantise the items with compress_rec.int8_items.quantized");
     }
-    const bool whole = panels.scalar_type() == ScalarType::Char && panels.dim() == 5 && panels.size(0) == (count + 15) / 16 &&
-                       panels.size(1) == (width + 7) / 8 && panels.size(2) == 2 && panels.size(3) == 16 && panels.size(4) == 4;
-    if (!whole) {
-        refuse(kOp, "panels", "int8 (" + std::to_string((count + 15) / 16) + ", " + std::to_string((width + 7) / 8) + ", 2, 16, 4)",
-               described(panels), "encode both with the same recommender");
-    }
+    check_int8_panels(kOp, panels, count, width, "", "encode both with the same recommender");
     check_numbers("scales", scales, count);
     check_numbers("residuals", residuals, count);
     if (items.has_value() && (items->scalar_type() != ScalarType::Float || items->dim() != 2 || items->size(0) != count ||
@@ -123,7 +118,7 @@ std::tuple<Tensor, Tensor, Tensor> cosine_top_k_int8(const Tensor& given_queries
     const int64_t bad_query = unit_rows_avx2(queries.const_data_ptr<float>(), query_count, width, width, unit.data());
     if (bad_query != kNoRow) refuse_row(kOp, "queries", queries.const_data_ptr<float>(), bad_query, width);
 
-    Tensor scores = torch::stable::new_empty(queries, {query_count, k}), bounds = torch::stable::new_empty(queries, {query_count, k});
+    Tensor scores = new_floats({query_count, k}), bounds = new_floats({query_count, k});
     Tensor ids = torch::stable::new_empty(queries, {query_count, k}, ScalarType::Long);
     float *score_out = scores.mutable_data_ptr<float>(), *bound_out = bounds.mutable_data_ptr<float>();
     int64_t* id_out = ids.mutable_data_ptr<int64_t>();

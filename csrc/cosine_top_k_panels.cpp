@@ -45,7 +45,7 @@ std::tuple<Tensor, Tensor> cosine_top_k_panels(const Tensor& given_queries, cons
     const int64_t bad_query = unit_rows_avx2(queries.const_data_ptr<float>(), query_count, width, width, unit.data());
     if (bad_query != kNoRow) refuse_row(kOp, "queries", queries.const_data_ptr<float>(), bad_query, width);
 
-    Tensor scores = torch::stable::new_empty(queries, {query_count, k});
+    Tensor scores = new_floats({query_count, k});
     Tensor ids = torch::stable::new_empty(queries, {query_count, k}, ScalarType::Long);
     float* score_out = scores.mutable_data_ptr<float>();
     int64_t* id_out = ids.mutable_data_ptr<int64_t>();

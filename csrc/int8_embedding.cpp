@@ -21,10 +21,6 @@ using torch::stable::Tensor;
 constexpr const char* kOp = "int8_embedding";
 constexpr int64_t kNumbersInTask = 1 << 15;  // below that a second thread costs more than it saves
 
-Tensor in_order(const Tensor& tensor) {
-    return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
-
 // The rows of the table, one an id; Id is what the ids are stored as.
 template <class Id>
 void look_up(const Tensor& given_ids, const Tensor& codes, const Tensor& scales, float* out) {
@@ -60,7 +56,7 @@ Tensor int8_embedding(const Tensor& ids, const Tensor& given_codes, const Tensor
     std::vector<int64_t> shape;
     for (int64_t axis = 0; axis < ids.dim(); ++axis) shape.push_back(ids.size(axis));
     shape.push_back(width);
-    Tensor out = torch::stable::new_empty(scales, shape);
+    Tensor out = new_floats(shape);
     const auto fill = ids.scalar_type() == ScalarType::Long ? look_up<int64_t> : look_up<int32_t>;
     fill(ids, codes, scales, out.mutable_data_ptr<float>());
     return out;

@@ -23,10 +23,6 @@ using torch::stable::Tensor;
 constexpr const char* kOp = "int8_linear_packed";
 constexpr int64_t kRowsInTask = 64;  // fewer are not worth a thread of their own: then the outputs are cut
 
-Tensor in_order(const Tensor& tensor) {
-    return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
-
 void check_numbers(const char* argument, const Tensor& values, int64_t outputs) {
     if (values.scalar_type() != ScalarType::Float || values.dim() != 1 || values.size(0) != outputs) {
         refuse(kOp, argument, "float32 (" + std::to_string(outputs) + ",), one number an output", described(values),
@@ -39,16 +35,11 @@ void check(const Tensor& x, const Tensor& panels, const Tensor& extra, const Ten
     if (x.scalar_type() != ScalarType::Float || x.dim() < 1) {
         refuse(kOp, "x", "float32 (…, inputs)", described(x), "convert it with .float()");
     }
-    const int64_t inputs = x.size(x.dim() - 1), outputs = sums.numel(), blocks = (outputs + 15) / 16, steps = (inputs + 7) / 8;
+    const int64_t inputs = x.size(x.dim() - 1), outputs = sums.numel(), blocks = (outputs + 15) / 16;
     if (inputs > kMostInputs) {
         refuse(kOp, "x", "at most " + std::to_string(kMostInputs) + " wide", described(x), "split the layer");
     }
-    const bool whole = panels.scalar_type() == ScalarType::Char && panels.dim() == 5 && panels.size(0) == blocks &&
-                       panels.size(1) == steps && panels.size(2) == 2 && panels.size(3) == 16 && panels.size(4) == 4;
-    if (!whole) {
-        refuse(kOp, "panels", "int8 (" + std::to_string(blocks) + ", " + std::to_string(steps) + ", 2, 16, 4), as wide as x",
-               described(panels), "pack the weight again");
-    }
+    check_int8_panels(kOp, panels, outputs, inputs, ", as wide as x", "pack the weight again");
     const bool rest = extra.scalar_type() == ScalarType::Char && extra.dim() == 3 && where.scalar_type() == ScalarType::Int &&
                       where.dim() == 1 && where.size(0) == blocks + 1 + extra.size(0);
     if (!rest) {

@@ -26,10 +26,6 @@ constexpr int64_t kPanel = 16;                // rows of a matrix in a panel
 constexpr int64_t kFewTokens = 12;            // a thread with fewer spends its time on fetching the factors
 constexpr int64_t kProductsInTask = 1 << 19;  // below that, about 10 µs, a second thread costs more than it saves
 
-Tensor in_order(const Tensor& tensor) {
-    return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
-
 int64_t panels_of(int64_t rows) {
     return (rows + kPanel - 1) / kPanel;
 }

@@ -21,10 +21,6 @@ namespace compress_rec {
 constexpr int64_t kMostItems = std::numeric_limits<int32_t>::max();
 constexpr int64_t kFewestItemsInRange = 2048;
 
-inline torch::stable::Tensor in_order(const torch::stable::Tensor& tensor) {
-    return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
-
 inline void check_vectors(const char* op, const char* argument, const torch::stable::Tensor& vectors) {
     if (vectors.scalar_type() != torch::headeronly::ScalarType::Float || vectors.dim() != 2) {
         refuse(op, argument, std::string("float32 (") + argument + ", dimensions)", described(vectors),

@@ -13,13 +13,10 @@ from torch import Tensor
 from compress_rec import op
 from compress_rec.int8_items import codes_of, quantized
 from compress_rec.ops.cosine_top_k_int8 import cosine_top_k_int8
+from tests.ops.tried import rand
 
 tiers = pytest.mark.parametrize("tier", op.tiers())
 unit = torch.nn.functional.normalize
-
-
-def rand(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def ranking(scores: Tensor, k: int) -> tuple[list[list[int]], Tensor]:

@@ -8,18 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from compress_rec import op
 from compress_rec.ops.cosine_top_k_panels import cosine_top_k_panels
 from compress_rec.panels import packed
+from tests.ops.tried import rand
 
 TIERS = op.tiers()
 tiers = pytest.mark.parametrize("tier", TIERS)
-
-
-def rand(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @tiers

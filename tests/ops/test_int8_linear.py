@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 
 from compress_rec.errors import CompressRecError
 from compress_rec.ops.int8_linear import int8_linear, quantize_per_channel, quantize_rows
-
-
-def rand(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from tests.ops.tried import rand
 
 
 def test_rows_worked_by_hand() -> None:

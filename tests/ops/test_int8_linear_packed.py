@@ -13,12 +13,9 @@ from compress_rec import op
 from compress_rec.int8_panels import pack
 from compress_rec.ops.int8_linear import int8_linear, quantize_per_channel
 from compress_rec.ops.int8_linear_packed import int8_linear_packed
+from tests.ops.tried import rand
 
 tiers = pytest.mark.parametrize("tier", op.tiers())
-
-
-def rand(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @tiers

@@ -12,13 +12,10 @@ from hypothesis import strategies as st
 from compress_rec import op
 from compress_rec.ops.low_rank_linear_packed import low_rank_linear_packed
 from compress_rec.panels import packed
+from tests.ops.tried import rand
 
 tiers = pytest.mark.parametrize("tier", op.tiers())
 compiled = pytest.mark.skipif(op.fallback("low_rank_linear_packed") is not None, reason=str(op.fallback("low_rank_linear_packed")))
-
-
-def rand(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @tiers
