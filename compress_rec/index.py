@@ -117,12 +117,15 @@ class CosineIndex:
             refused = vectors.requires_grad and torch.is_grad_enabled()  # by the op, in its own words
             vectors = vectors.float() if refused else _unit("queries", vectors)
         try:
-            found = FORMATS[self.format].search(self.stored, len(self._removed), vectors.to(self._device), k, ids, offsets)
+            scores, found, off = FORMATS[self.format].search(self.stored, len(self._removed), vectors.to(self._device), k, ids, offsets)
         except CompressRecError:
             raise
         except ValueError as fault:  # a compiled kernel's refusal
             raise CompressRecError(str(fault)) from fault
-        return (*found[:2], found[2].masked_fill(found[1] < 0, 0.0)) if bounds else found[:2]
+        if not bounds:
+            return scores, found
+        each = off if isinstance(off, Tensor) else torch.full_like(scores, off)
+        return scores, found, each.masked_fill(found < 0, 0.0)
 
     def add(self, items: Tensor | np.ndarray[Any, Any]) -> Tensor:
         """Add items and return their ids (items,) int64, which follow the largest ever given.

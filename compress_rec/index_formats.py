@@ -21,6 +21,7 @@ from compress_rec.panels import packed, unpacked
 
 Stored = Mapping[str, Tensor]
 Bounded = tuple[Tensor, Tensor, Tensor]
+Searched = tuple[Tensor, Tensor, Tensor | float]  # one bound, or one a score
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Format:
     """How items are kept and searched. Unit rows are (rows, dimensions) float32 of length 1 or 0; a row that holds NaN is a removed item.
 
     pack: unit rows → what is stored, by name
-    search: (stored, rows, queries, k, exclude, exclude_offsets) → scores and ids as ``cosine_top_k`` gives them, and bounds (queries, k)
-        float32: how far a score may lie from the cosine of the given vectors
+    search: (stored, rows, queries, k, exclude, exclude_offsets) → scores and ids as ``cosine_top_k`` gives them, and how far a score
+        may lie from the cosine of the given vectors: one number for all, or (queries, k) float32
     vectors: (stored, rows, dimensions) → unit rows, as exactly as the format holds them
     append: (stored, rows, further unit rows) → what is stored then; nothing that was given changes
     forget: (stored, ids) marks these rows removed, in place
@@ -43,7 +44,7 @@ class Format:
     """
 
     pack: Callable[[Tensor], dict[str, Tensor]]
-    search: Callable[[Stored, int, Tensor, int, Tensor | None, Tensor | None], Bounded]
+    search: Callable[[Stored, int, Tensor, int, Tensor | None, Tensor | None], Searched]
     vectors: Callable[[Stored, int, int], Tensor]
     append: Callable[[Stored, int, Tensor], dict[str, Tensor]]
     forget: Callable[[Stored, Tensor], None]
@@ -78,9 +79,9 @@ def float32_bound(dimensions: int) -> float:
     return roundings / (1 - roundings)
 
 
-def _search_float32(stored: Stored, rows: int, queries: Tensor, k: int, exclude: Tensor | None, offsets: Tensor | None) -> Bounded:
+def _search_float32(stored: Stored, rows: int, queries: Tensor, k: int, exclude: Tensor | None, offsets: Tensor | None) -> Searched:
     scores, ids = cosine_top_k_panels(queries, stored["panels"], rows, k, exclude, offsets)
-    return scores, ids, torch.full_like(scores, float32_bound(queries.shape[1]))
+    return scores, ids, float32_bound(queries.shape[1])
 
 
 def _append_float32(stored: Stored, rows: int, unit: Tensor) -> dict[str, Tensor]:
@@ -112,8 +113,8 @@ def _int8(with_items: bool) -> Format:
     def pack(unit: Tensor) -> dict[str, Tensor]:
         return {**quantized(unit)._asdict(), **items_of(unit)}
 
-    def search(stored: Stored, rows: int, queries: Tensor, k: int, exclude: Tensor | None, offsets: Tensor | None) -> Bounded:
-        found: Bounded = cosine_top_k_int8(queries, *parts(stored), stored.get("items"), k, exclude, offsets)
+    def search(stored: Stored, rows: int, queries: Tensor, k: int, exclude: Tensor | None, offsets: Tensor | None) -> Searched:
+        found: Searched = cosine_top_k_int8(queries, *parts(stored), stored.get("items"), k, exclude, offsets)
         return found
 
     def vectors(stored: Stored, rows: int, dimensions: int) -> Tensor:

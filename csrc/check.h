@@ -70,7 +70,8 @@ inline void check_int8_panels(const char* op, const torch::stable::Tensor& panel
     const bool fit = panels.scalar_type() == torch::headeronly::ScalarType::Char && panels.dim() == 5 && panels.size(0) == blocks &&
                      panels.size(1) == steps && panels.size(2) == 2 && panels.size(3) == 16 && panels.size(4) == 4;
     if (fit) return;
-    refuse(op, "panels", "int8 (" + std::to_string(blocks) + ", " + std::to_string(steps) + ", 2, 16, 4)" + which, described(panels), way_out);
+    refuse(op, "panels", "int8 (" + std::to_string(blocks) + ", " + std::to_string(steps) + ", 2, 16, 4)" + which, described(panels),
+           way_out);
 }
 
 }  // namespace compress_rec
