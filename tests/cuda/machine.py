@@ -1,0 +1,140 @@
+"""Where the .cu files run in the tests: on the CPU under the emulation, and on a GPU where one is there."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[2]
+CUDA = ROOT / "csrc" / "cuda"
+# faults of alignment and of arrays within a function trap; a switch of fibres is no fault, so nothing may look for one
+FLAGS = (
+    *("-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"),
+    *("-U_FORTIFY_SOURCE", "-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error", "-DCUDA_EMULATION_INTERFACE"),
+)
+
+
+class KernelFault(Exception):
+    """What the emulation found, or what CUDA returned."""
+
+
+def built(source: Path, command: list[str], *read: Path) -> Path:
+    """Return the library that ``command`` makes of a source; the same sources are compiled once."""
+    version = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=True).stdout
+    digest = hashlib.sha256(" ".join([*command, version]).encode())
+    for path in sorted({source, *read, *CUDA.rglob("*.h"), *CUDA.rglob("*.cu")}):
+        digest.update(path.read_bytes())
+    folder = ROOT / "build" if os.access(ROOT, os.W_OK) else Path(tempfile.gettempdir())
+    library = folder / "cuda-tests" / f"{source.stem}-{digest.hexdigest()[:16]}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        aside = library.with_suffix(f".{os.getpid()}")
+        done = subprocess.run([*command, "-I", str(CUDA), "-o", str(aside), str(source)], capture_output=True, text=True)
+        if done.returncode:
+            raise AssertionError(f"{source.name} does not compile:\n{done.stderr[:4000]}")
+        aside.replace(library)
+    return library
+
+
+class Emulated:
+    """A .cu file on the CPU. Arrays are copied into guarded memory; what a kernel leaves there is looked at with :meth:`Array.tensor`."""
+
+    name = "emulated"
+    real = False
+
+    def __init__(self, source: Path) -> None:
+        wanted = os.environ.get("CXX") or (sysconfig.get_config_var("CXX") or "c++").split()[0]
+        compiler = shutil.which(wanted) or shutil.which("g++")
+        if compiler is None:
+            pytest.skip("the CUDA kernels run under emulation, which needs a C++ compiler, and none was found: install g++ or set CXX")
+        self.library = ctypes.CDLL(str(built(source, [compiler, *FLAGS, "-x", "c++"])))
+        self.library.cuda_emulation_allocate.restype = ctypes.c_void_p
+        self.library.cuda_emulation_allocate.argtypes = (ctypes.c_char_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_int)
+        self.library.cuda_emulation_release.argtypes = (ctypes.c_void_p,)
+        self.library.cuda_emulation_arrange.argtypes = (ctypes.c_int, ctypes.c_uint64, ctypes.c_int)
+        self.library.cuda_emulation_fault.restype = ctypes.c_char_p
+        self.library.cuda_emulation_in_every_order.restype = ctypes.c_char_p
+        self.guarded_before = False
+        self._kept: list[Array] = []
+
+    def put(self, name: str, tensor: Tensor, scratch: bool = False) -> Array:
+        """Copy a tensor into memory of the device."""
+        array = self.empty(name, tensor.shape, tensor.dtype, scratch)
+        array.tensor().copy_(tensor)
+        return array
+
+    def empty(self, name: str, shape: Any, dtype: torch.dtype, scratch: bool = False) -> Array:
+        """Return memory of the device that nobody has written; ``scratch``: its content is no result."""
+        shape = tuple(shape)
+        size = torch.empty(0, dtype=dtype).element_size() * int(torch.tensor(shape).prod())
+        address = self.library.cuda_emulation_allocate(name.encode(), size, self.guarded_before, scratch)
+        self._kept.append(Array(address, shape, dtype, size))
+        return self._kept[-1]
+
+    def release(self) -> None:
+        """Give all arrays back."""
+        for array in self._kept:
+            self.library.cuda_emulation_release(array.address)
+        self._kept.clear()
+
+    def call(self, function: str, *arguments: Any) -> None:
+        """Run a launcher, and raise what was found."""
+        launcher = getattr(self.library, function)
+        launcher.restype = ctypes.c_char_p
+        told = launcher(*(_plain(argument) for argument in arguments)) or b""
+        fault = self.library.cuda_emulation_fault().decode()
+        if fault or told not in (b"", b"no error"):
+            raise KernelFault(fault or told.decode())
+
+    def in_every_order(self, work: Callable[[], None]) -> None:
+        """Do the same work with the threads in several orders, and raise a fault, or that results differ."""
+        raised: list[Exception] = []
+
+        def once() -> None:
+            try:
+                if not raised:
+                    work()
+            except Exception as fault:  # must not cross C
+                raised.append(fault)
+
+        told = self.library.cuda_emulation_in_every_order(ctypes.CFUNCTYPE(None)(once)).decode()
+        if raised:
+            raise raised[0]
+        if told:
+            raise KernelFault(told)
+
+
+class Array:
+    """Memory of the emulated device."""
+
+    def __init__(self, address: int, shape: tuple[int, ...], dtype: torch.dtype, size: int) -> None:
+        self.address, self._shape, self._dtype, self._size = address, shape, dtype, size
+
+    def tensor(self) -> Tensor:
+        """Return the memory itself as a tensor."""
+        if self._size == 0:
+            return torch.empty(self._shape, dtype=self._dtype)
+        raw = (ctypes.c_ubyte * self._size).from_address(self.address)
+        return torch.frombuffer(raw, dtype=self._dtype).view(self._shape)
+
+
+def _plain(argument: Any) -> Any:
+    if isinstance(argument, Array):
+        return ctypes.c_void_p(argument.address)
+    if isinstance(argument, float):
+        return ctypes.c_float(argument)
+    if isinstance(argument, int) and not isinstance(argument, bool):
+        return ctypes.c_int64(argument)
+    return argument
