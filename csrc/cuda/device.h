@@ -20,7 +20,7 @@ namespace compress_rec {
 
 constexpr int kLanes = 32;
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
-constexpr int kSharedUnasked = 48 << 10;  // bytes a block may have without asking
+constexpr int kSharedUnasked = 48 << 10, kSharedMost = 163 << 10;  // bytes a block may have: without asking, and on sm_80
 
 // What an array takes of a block's shared memory.
 template <class T>

@@ -28,7 +28,10 @@ inline int lane() { return Machine::instance().current().number % kLanes; }
 template <class T>
 T from_lane(const char* what, unsigned mask, const T& value, int source, const char* file, int line) {
     if (!(mask >> source & 1)) Machine::instance().fail("reads from lane " + std::to_string(source) + ", which is not in the mask");
-    return exchange(what, mask, value, file, line)[source];
+    static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= kPayload);
+    T found;
+    std::memcpy(&found, Machine::instance().wait_for_lanes({what, file, line}, mask, &value, sizeof(T)).values[source], sizeof(T));
+    return found;
 }
 
 }  // namespace cuda_emulation

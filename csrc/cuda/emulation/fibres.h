@@ -37,7 +37,8 @@ struct Site {
     int line = 0;
 
     bool operator==(const Site& other) const {
-        return line == other.line && std::string(what) == other.what && std::string(file) == other.file;
+        const auto same = [](const char* one, const char* two) { return one == two || std::strcmp(one, two) == 0; };
+        return line == other.line && same(what, other.what) && same(file, other.file);
     }
     std::string told() const {
         const std::string path = file;
@@ -53,6 +54,7 @@ struct Snapshot {
 
 struct Warp {
     alignas(16) unsigned char offers[kLanes][kPayload];
+    unsigned waiting = 0, returned = 0;  // lanes
     std::deque<Snapshot> snapshots;  // of which those that everybody has read are used again
 
     Snapshot& free_snapshot() {
@@ -169,26 +171,24 @@ class Machine {
         Warp& warp = warp_of(me);
         std::memcpy(warp.offers[lane], value, bytes);
         me.state = State::at_collective;
-        bool all = true;
-        for (int other = 0; other < kLanes; ++other) {
-            if (!(mask >> other & 1)) continue;
-            const Thread& thread = threads_[first + other];
-            if (thread.state == State::returned) fail("waits for lane " + std::to_string(other) + ", which has returned");
-            if (thread.state != State::at_collective) {
-                all = false;
-            } else if (thread.mask != mask || !(thread.site == site)) {
-                fail("meets lane " + std::to_string(other) + " at another collective, " + thread.site.told());
-            }
-        }
+        warp.waiting |= 1u << lane;
+        const unsigned gone = warp.returned & mask;
+        if (gone) fail("waits for lane " + std::to_string(__builtin_ctz(gone)) + ", which has returned");
+        const bool all = (warp.waiting & mask) == mask;
         if (all) {
             Snapshot& snapshot = warp.free_snapshot();
             snapshot.unread = mask;
             for (int other = 0; other < kLanes; ++other) {
                 if (!(mask >> other & 1)) continue;
+                Thread& thread = threads_[first + other];
+                if (thread.mask != mask || !(thread.site == site)) {
+                    fail("meets lane " + std::to_string(other) + " at another collective, " + thread.site.told());
+                }
                 std::memcpy(snapshot.values[other], warp.offers[other], bytes);
-                threads_[first + other].received = &snapshot;
-                threads_[first + other].state = State::ready;
+                thread.received = &snapshot;
+                thread.state = State::ready;
             }
+            warp.waiting &= ~mask;
         }
         if (!all || shuffles()) yield();
         me.received->unread &= ~(1u << lane);
@@ -255,7 +255,9 @@ class Machine {
     static void enter() {
         Machine& machine = instance();
         (*machine.body_)();
-        machine.current_->state = State::returned;
+        Thread& thread = *machine.current_;
+        thread.state = State::returned;
+        machine.warp_of(thread).returned |= 1u << thread.number % kLanes;
         _longjmp(machine.scheduler_, 1);
     }
 
@@ -277,8 +279,10 @@ class Machine {
         shared.begin_block(poison);
         waiting_ = 0;
         barrier_sum = 0;
-        for (Warp& warp : warps_)
+        for (Warp& warp : warps_) {
+            warp.waiting = warp.returned = 0;
             for (Snapshot& snapshot : warp.snapshots) snapshot.unread = 0;
+        }
         for (int number = 0; number < threads_count_; ++number) {
             Thread& thread = threads_[number];
             thread.started = false;

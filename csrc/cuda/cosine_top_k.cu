@@ -1,0 +1,231 @@
+// Cosine top-k for few queries at a time: every row of the catalogue is read once for a handful of queries, and memory is what limits it.
+//
+// A warp multiplies a few rows by kQueries queries, 32 products, or 16 for a single query: its lanes share each row, every lane sums all
+// products over its numbers of the rows, and one transposing reduction leaves lane i with the sum of (row i / kQueries, query
+// i % kQueries). Norms of rows are summed beside them, so that the catalogue is read once.
+#include "top_k_parts.h"
+
+namespace compress_rec::cuda {
+
+namespace {
+
+// Unit queries and zeros behind them, rounded to the catalogue's type where that is half precision. A warp each.
+__global__ void __launch_bounds__(kThreads)
+unit_kernel(const float* queries, int64_t query_count, int width, int padded_width, ItemType type, float* unit, int* bad) {
+    const int lane = threadIdx.x % kLanes;
+    const int64_t query = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kLanes;
+    if (blockIdx.x == 0 && threadIdx.x == 0) bad[0] = 0;
+    if (query >= query_count) return;
+    const double length = length_of(queries + query * width, width, lane);
+    const bool finite = length == length;
+    const double by = finite && length > 0 ? length : 1.0;
+    for (int j = lane; j < padded_width; j += kLanes) {
+        float value = finite && j < width ? static_cast<float>(queries[query * width + j] / by) : 0.0f;
+        if (type == ItemType::bfloat16) value = __bfloat162float(__float2bfloat16_rn(value));
+        if (type == ItemType::float16) value = __half2float(__float2half_rn(value));
+        unit[query * padded_width + j] = value;
+    }
+    if (lane == 0) bad[1 + query] = !finite;
+}
+
+constexpr float kLeastSquare = 1e-30f, kMostSquare = 1e30f;  // between them a sum of squares in float32 is as good as any
+
+__device__ inline float number(float value) { return value; }
+__device__ inline float number(__nv_bfloat16 value) { return __bfloat162float(value); }
+__device__ inline float number(__half value) { return __half2float(value); }
+
+__device__ inline float4 four_at(const float* place) { return *reinterpret_cast<const float4*>(place); }
+__device__ inline float4 four_at(const __nv_bfloat16* place) {
+    const uint2 pairs = *reinterpret_cast<const uint2*>(place);
+    return make_float4(__uint_as_float(pairs.x << 16), __uint_as_float(pairs.x & 0xFFFF0000u), __uint_as_float(pairs.y << 16),
+                       __uint_as_float(pairs.y & 0xFFFF0000u));
+}
+__device__ inline float4 four_at(const __half* place) {
+    struct alignas(8) Four { __half2 low, high; };
+    const Four four = *reinterpret_cast<const Four*>(place);
+    const float2 low = __half22float2(four.low), high = __half22float2(four.high);
+    return make_float4(low.x, low.y, high.x, high.y);
+}
+
+// Numbers j to j + 3 of a row, zeros behind its end. kAligned: the width is a multiple of four and so is every row's place.
+template <bool kAligned, class Item>
+__device__ inline float4 four_of(const Item* row, int j, int width) {
+    if (kAligned) return four_at(row + j);
+    return make_float4(number(row[j]), j + 1 < width ? number(row[j + 1]) : 0.0f, j + 2 < width ? number(row[j + 2]) : 0.0f,
+                       j + 3 < width ? number(row[j + 3]) : 0.0f);
+}
+
+__device__ inline float dot(float4 a, float4 b, float sum) {
+    return fmaf(a.x, b.x, fmaf(a.y, b.y, fmaf(a.z, b.z, fmaf(a.w, b.w, sum))));
+}
+
+// Sums kCount values over the lanes of a warp; lane i gets the total of value i * kCount / 32.
+template <int kCount>
+__device__ inline float transposed_sum(float (&values)[kCount], int lane) {
+    int step = kLanes / 2;
+#pragma unroll
+    for (int half = kCount / 2; half; half /= 2, step /= 2) {
+        const bool upper = lane & step;
+#pragma unroll
+        for (int i = 0; i < kCount / 2; ++i) {
+            if (i >= half) break;
+            const float given = upper ? values[i] : values[i + half];
+            values[i] = (upper ? values[i + half] : values[i]) + __shfl_xor_sync(kAllLanes, given, step);
+        }
+    }
+    for (; step; step /= 2) values[0] += __shfl_xor_sync(kAllLanes, values[0], step);
+    return values[0];
+}
+
+// The cosine of one row and one query in double, for rows too long or too short for float32. NaN where the row is not finite. By a warp.
+template <class Item>
+__device__ float careful_cosine(const Item* row, const float* query, int width, int lane) {
+    double squares = 0, product = 0;
+    for (int j = lane; j < width; j += kLanes) {
+        const double value = number(row[j]);
+        squares += value * value;
+        product += value * query[j];
+    }
+    squares = warp_sum(squares);
+    product = warp_sum(product);
+    return squares == 0 ? 0.0f : static_cast<float>(product / sqrt(squares));
+}
+
+template <class Item, int kQueries, bool kAligned>
+__global__ void __launch_bounds__(kThreads, 2)
+scan_kernel(const Item* items, int64_t item_count, int64_t in_part, const float* unit, int64_t query_count, int width, int padded_width,
+            int k, bool normalised, Exclusions exclusions, Key* kept, int* bad, int parts) {
+    constexpr int kItems = kQueries == 1 ? 16 : kLanes / kQueries;
+    constexpr int kShare = kLanes / (kItems * kQueries);  // lanes with the same sum, of which the first counts
+    SharedMemory shared;
+    float* queries = shared.take<float>(kQueries * padded_width);
+    Selection selection(shared, kQueries, k);
+    const int part = blockIdx.x % parts;
+    const int64_t first_query = static_cast<int64_t>(blockIdx.x / parts) * kQueries;
+    const int64_t first = part * in_part, last = first + in_part < item_count ? first + in_part : item_count;
+    for (int i = threadIdx.x; i < kQueries * padded_width; i += kThreads) {
+        queries[i] = first_query + i / padded_width < query_count ? unit[first_query * padded_width + i] : 0.0f;
+    }
+    selection.begin();
+    __syncthreads();
+
+    const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes, slot = lane / kShare % kQueries;
+    const int64_t query = first_query + slot;
+    const unsigned alike = (kAllLanes / ((1ull << kQueries) - 1)) << slot;  // every kQueries-th lane
+    for (int64_t round = first; round < last; round += kRound) {
+        bool full = false;
+        for (int tile = warp; tile < kRound / kItems; tile += kWarps) {
+            const int64_t start = round + tile * kItems;
+            if (start >= last) break;
+            float sums[kItems * kQueries] = {}, squares[kItems] = {};
+            const Item* rows = items + start * width;
+            const int behind = last - start < kItems ? static_cast<int>(last - start) - 1 : kItems - 1;
+            for (int j = 4 * lane; j < width; j += kStep) {
+                float4 of_query[kQueries];
+#pragma unroll
+                for (int q = 0; q < kQueries; ++q) of_query[q] = four_at(queries + q * padded_width + j);
+#pragma unroll
+                for (int i = 0; i < kItems; ++i) {
+                    const float4 numbers = four_of<kAligned>(rows + (i < behind ? i : behind) * width, j, width);
+                    squares[i] = dot(numbers, numbers, squares[i]);
+#pragma unroll
+                    for (int q = 0; q < kQueries; ++q) sums[i * kQueries + q] = dot(numbers, of_query[q], sums[i * kQueries + q]);
+                }
+            }
+            float score = transposed_sum(sums, lane);
+            const float square = transposed_sum(squares, lane);
+            const int64_t item = start + lane / kShare / kQueries;
+            const bool there = lane % kShare == 0 && item < last && query < query_count;
+            if (!normalised) {
+                const bool odd = there && !(square > kLeastSquare && square < kMostSquare);
+                score = score / sqrtf(odd ? 1.0f : square);
+                for (unsigned odds = __ballot_sync(kAllLanes, odd); odds; odds &= odds - 1) {
+                    const int source = __ffs(odds) - 1;
+                    const Item* row = rows + source / kShare / kQueries * width;
+                    const float* asked = queries + source / kShare % kQueries * padded_width;
+                    const float careful = careful_cosine(row, asked, width, lane);
+                    if (lane == source) score = careful;
+                }
+            }
+            const bool finite = fabsf(score) < INFINITY;
+            if (there && !finite) atomicMax(bad, 1);
+            const bool filled = selection.offer(slot, alike, score, static_cast<unsigned>(item), there && finite, query, exclusions);
+            full = full || filled;
+        }
+        if (__syncthreads_or(full)) {
+            selection.keep_best();
+            __syncthreads();
+        }
+    }
+    selection.keep_best();
+    __syncthreads();
+    const int64_t left = query_count - first_query;
+    write_part(selection, kept, part, first_query, left < kQueries ? static_cast<int>(left) : kQueries, query_count, k);
+}
+
+int scan_bytes(int queries, int padded_width, int k) { return shared_bytes<float>(queries * padded_width) + Selection::bytes(queries, k); }
+
+template <class Item, int kQueries, bool kAligned>
+cudaError_t scan(const CosineTopKTask& task, const Scratch& scratch, cudaStream_t stream) {
+    const int padded_width = static_cast<int>(padded(task.width)), bytes = scan_bytes(kQueries, padded_width, task.k);
+    const auto kernel = scan_kernel<Item, kQueries, kAligned>;
+    if (const cudaError_t error = allow_shared(kernel, bytes)) return error;
+    const int64_t in_part = (task.item_count + task.parts - 1) / task.parts;
+    const int64_t groups = (task.query_count + kQueries - 1) / kQueries;
+    const Exclusions exclusions{task.exclude, task.exclude_offsets, task.exclude_count};
+    COMPRESS_REC_LAUNCH(kernel, static_cast<unsigned>(groups * task.parts), kThreads, bytes, stream, static_cast<const Item*>(task.items),
+                        task.item_count, in_part, scratch.unit, task.query_count, task.width, padded_width, task.k, task.normalised,
+                        exclusions, scratch.kept, scratch.bad, task.parts);
+    return cudaGetLastError();
+}
+
+template <class Item>
+const char* scan_for(const CosineTopKTask& task, const Scratch& scratch, cudaStream_t stream, cudaError_t& error) {
+    const int padded_width = static_cast<int>(padded(task.width));
+    const auto fits = [&](int queries) { return scan_bytes(queries, padded_width, task.k) <= kSharedMost; };
+    const bool aligned = task.width % 4 == 0 && reinterpret_cast<uintptr_t>(task.items) % (4 * sizeof(Item)) == 0;
+    if (task.query_count > 4 && fits(8))
+        error = aligned ? scan<Item, 8, true>(task, scratch, stream) : scan<Item, 8, false>(task, scratch, stream);
+    else if (task.query_count > 1 && aligned && fits(4))
+        error = scan<Item, 4, true>(task, scratch, stream);
+    else if (fits(1))
+        error = aligned ? scan<Item, 1, true>(task, scratch, stream) : scan<Item, 1, false>(task, scratch, stream);
+    else
+        return "a query this wide does not fit into a block's shared memory";
+    return nullptr;
+}
+
+}  // namespace
+
+int parts_for(int64_t query_count, int64_t item_count, int k, int multiprocessors) {
+    const int64_t groups = (query_count + 7) / 8, wanted = (2 * multiprocessors + groups - 1) / (groups ? groups : 1);
+    const int64_t least = k < kRound ? 4 * kRound : 4 * k;  // items in a part, so that merging stays small beside scanning
+    const int64_t most = (item_count + least - 1) / least;
+    return static_cast<int>(wanted < 1 ? 1 : wanted < most ? wanted : most);
+}
+
+size_t cosine_top_k_scratch(const CosineTopKTask& task) {
+    return Scratch(nullptr, task.query_count, padded(task.width), task.k, task.parts).bytes;
+}
+
+const char* cosine_top_k(const CosineTopKTask& task, void* on_stream) {
+    const auto stream = static_cast<cudaStream_t>(on_stream);
+    if (task.query_count == 0) return nullptr;
+    const Scratch scratch(task.scratch, task.query_count, padded(task.width), task.k, task.parts);
+    const auto blocks = static_cast<unsigned>((task.query_count + kWarps - 1) / kWarps);
+    COMPRESS_REC_LAUNCH(unit_kernel, blocks, kThreads, 0, stream, task.queries, task.query_count, task.width,
+                        static_cast<int>(padded(task.width)), task.type, scratch.unit, scratch.bad);
+    cudaError_t error = cudaGetLastError();
+    if (error) return cudaGetErrorString(error);
+    const char* refused = nullptr;
+    switch (task.type) {
+        case ItemType::float32: refused = scan_for<float>(task, scratch, stream, error); break;
+        case ItemType::bfloat16: refused = scan_for<__nv_bfloat16>(task, scratch, stream, error); break;
+        case ItemType::float16: refused = scan_for<__half>(task, scratch, stream, error); break;
+    }
+    if (refused) return refused;
+    if (!error) error = merge(scratch, task.parts, task.query_count, task.k, task.scores, task.ids, stream);
+    return error ? cudaGetErrorString(error) : nullptr;
+}
+
+}  // namespace compress_rec::cuda

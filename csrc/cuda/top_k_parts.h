@@ -1,0 +1,91 @@
+// What the searches share around their scans: the scratch memory, queries made unit length, the merge of the parts.
+#pragma once
+
+#include "cosine_top_k.h"
+#include "selection.h"
+
+namespace compress_rec::cuda {
+
+constexpr int kStep = 4 * kLanes;  // numbers of a row that a warp reads at a time
+
+constexpr int64_t padded(int64_t width) { return (width + kStep - 1) / kStep * kStep; }
+
+// Where the parts of the scratch memory lie.
+struct Scratch {
+    float* unit;   // (query_count, padded width) unit queries
+    Key* kept;     // (parts, query_count, k) the best of each part
+    int* bad;      // (1 + query_count,): an item, and which queries, hold what is not finite
+    size_t bytes;
+
+    Scratch(void* memory, int64_t query_count, int64_t floats_a_query, int k, int parts) {
+        auto* next = static_cast<unsigned char*>(memory);
+        const auto take = [&](size_t size) {
+            unsigned char* taken = next;
+            next += (size + 15) / 16 * 16;
+            return taken;
+        };
+        unit = reinterpret_cast<float*>(take(sizeof(float) * query_count * floats_a_query));
+        kept = reinterpret_cast<Key*>(take(sizeof(Key) * parts * query_count * k));
+        bad = reinterpret_cast<int*>(take(sizeof(int) * (1 + query_count)));
+        bytes = static_cast<size_t>(next - static_cast<unsigned char*>(memory));
+    }
+};
+
+__device__ inline double warp_sum(double sum) {
+    for (int step = kLanes / 2; step; step /= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
+    return sum;
+}
+
+// The length of a row, in double so that no finite row overflows, or NaN where the row holds what is not finite. By a warp.
+__device__ inline double length_of(const float* row, int width, int lane) {
+    double squares = 0;
+    for (int j = lane; j < width; j += kLanes) squares += static_cast<double>(row[j]) * row[j];
+    squares = warp_sum(squares);
+    return squares <= 1.7e308 ? sqrt(squares) : NAN;
+}
+
+// Writes a part's best of `count` queries from a block's selection to where the merge reads them.
+__device__ inline void write_part(const Selection& selection, Key* kept, int part, int64_t first_query, int count, int64_t query_count,
+                                  int k) {
+    for (int i = threadIdx.x; i < count * k; i += kThreads) {
+        kept[(part * query_count + first_query + i / k) * k + i % k] = selection.best(i / k)[i % k];
+    }
+}
+
+// Merges the parts' best of one query, a block each.
+static __global__ void __launch_bounds__(kThreads)
+merge_kernel(const Key* kept, const int* bad, int parts, int64_t query_count, int k, float* scores, int64_t* ids) {
+    SharedMemory shared;
+    Selection selection(shared, 1, k);
+    selection.begin();
+    __syncthreads();
+    const int64_t query = blockIdx.x, total = static_cast<int64_t>(parts) * k;
+    const Exclusions none{};
+    for (int64_t start = 0; start < total; start += kRound) {
+        const int64_t i = start + threadIdx.x;
+        const Key key = i < total ? kept[(i / k * query_count + query) * k + i % k] : 0;
+        const bool full = selection.offer(0, kAllLanes, score_of(key), static_cast<unsigned>(id_of(key)), key != 0, query, none);
+        if (__syncthreads_or(full)) {
+            selection.keep_best();
+            __syncthreads();
+        }
+    }
+    selection.keep_best();
+    __syncthreads();
+    const bool failed = bad[0] || bad[1 + query];
+    for (int i = threadIdx.x; i < k; i += kThreads) {
+        const Key key = selection.best(0)[i];
+        scores[query * k + i] = failed ? NAN : key ? score_of(key) : -INFINITY;
+        ids[query * k + i] = failed || !key ? -1 : id_of(key);
+    }
+}
+
+inline cudaError_t merge(const Scratch& scratch, int parts, int64_t query_count, int k, float* scores, int64_t* ids, cudaStream_t stream) {
+    const int bytes = Selection::bytes(1, k);
+    if (const cudaError_t error = allow_shared(merge_kernel, bytes)) return error;
+    COMPRESS_REC_LAUNCH(merge_kernel, static_cast<unsigned>(query_count), kThreads, bytes, stream, scratch.kept, scratch.bad, parts,
+                        query_count, k, scores, ids);
+    return cudaGetLastError();
+}
+
+}  // namespace compress_rec::cuda

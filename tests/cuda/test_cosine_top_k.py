@@ -1,0 +1,181 @@
+"""cosine_top_k on CUDA, every thread of it: against the reference and a float64 run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from compress_rec import op
+from tests.cuda.machine import Emulated, KernelFault
+from tests.ops.owed import OWED, ragged
+from tests.ops.test_contract import assert_ranking
+from tests.ops.tried import rand
+
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@pytest.fixture(scope="module")
+def library() -> Emulated:
+    return Emulated(Path(__file__).with_name("entries.cu"))
+
+
+@pytest.fixture
+def device(library: Emulated) -> Iterator[Emulated]:
+    yield library
+    library.guarded_before = False
+    library.release()
+
+
+def search(
+    device: Emulated,
+    queries: Tensor,
+    items: Tensor,
+    k: int,
+    exclude: Tensor | None = None,
+    offsets: Tensor | None = None,
+    normalised: bool = False,
+    parts: int = 2,
+    in_every_order: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return scores and ids as the op does, from the launcher itself."""
+    count, (item_count, width) = len(queries), items.shape
+    needed = device.number("cosine_top_k_entry_scratch", count, width, k, parts)
+    scratch = device.empty("scratch", (needed,), torch.uint8, scratch=True)
+    scores, ids = device.empty("scores", (count, k), torch.float32), device.empty("ids", (count, k), torch.int64)
+    given = device.put("queries", queries), device.put("items", items)
+    excluded: tuple[Any, ...] = (None, None, 0)
+    if exclude is not None and offsets is not None:
+        excluded = device.put("exclude", exclude), device.put("offsets", offsets), len(exclude)
+    kind = TYPES.index(items.dtype)
+
+    def work() -> None:
+        device.call(
+            *("cosine_top_k_entry", given[0], count, given[1], kind, item_count, width, k, int(normalised)),
+            *(*excluded, parts, scores, ids, scratch),
+        )
+
+    device.in_every_order(work) if in_every_order else work()
+    return scores.tensor().clone(), ids.tensor().clone()
+
+
+@pytest.mark.parametrize("case", OWED["cosine_top_k"].cases)
+def test_close_to_a_float64_run(device: Emulated, case: str) -> None:
+    arguments = OWED["cosine_top_k"].cases[case]()
+    result = search(device, *arguments)
+    reference = op.find("cosine_top_k").reference(*arguments)
+    assert_ranking(result, reference, OWED["cosine_top_k"].precise(*arguments), arguments[2])
+
+
+@pytest.mark.parametrize("guarded_before", [False, True])
+@pytest.mark.parametrize("queries", [1, 3, 9])
+@pytest.mark.parametrize("width", [40, 37])
+def test_neither_order_nor_parts_nor_batch_show(device: Emulated, width: int, queries: int, guarded_before: bool) -> None:
+    """The same bits in every order of threads, however many parts there are, and whatever else is in the batch."""
+    device.guarded_before = guarded_before
+    asked, items = rand(queries, width), rand(600, width, seed=1)
+    result = search(device, asked, items, 7, *ragged([[3, 5, 599]] * queries), parts=3, in_every_order=True)
+    assert_ranking(result, reference(asked, items, 7, *ragged([[3, 5, 599]] * queries)), exact(asked, items, [3, 5, 599]), 7)
+    whole = search(device, asked, items, 7, *ragged([[3, 5, 599]] * queries), parts=1)
+    assert all(torch.equal(one, two) for one, two in zip(result, whole, strict=True))
+    turned = search(device, asked.flip(0), items, 7, *ragged([[3, 5, 599]] * queries), parts=2)
+    assert all(torch.equal(one.flip(0), two) for one, two in zip(result, turned, strict=True))
+    alone = search(device, asked[:1], items, 7, *ragged([[3, 5, 599]]))
+    assert all(torch.equal(one[:1], two) for one, two in zip(result, alone, strict=True))
+
+
+def reference(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return op.find("cosine_top_k").reference(*arguments)  # type: ignore[no-any-return]
+
+
+def exact(queries: Tensor, items: Tensor, excluded: list[int] | None = None) -> Tensor:
+    cosines = OWED["cosine_top_k"].precise(queries, items, 1)
+    if excluded:
+        cosines[:, excluded] = -torch.inf
+    return cosines
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("queries", "width"), [(1, 64), (3, 64), (6, 64), (1, 33), (6, 33)])
+@pytest.mark.parametrize("normalised", [False, True])
+def test_catalogues_in_half_precision(device: Emulated, kind: torch.dtype, queries: int, width: int, normalised: bool) -> None:
+    """Unit queries are rounded to the catalogue's type; from there on, everything is as in float32."""
+    asked, items = rand(queries, width), rand(300, width, seed=1)
+    items = (torch.nn.functional.normalize(items) if normalised else items).to(kind)
+    wanted = torch.nn.functional.normalize(asked.double()).float().to(kind).double()
+    offered = items.double() if normalised else torch.nn.functional.normalize(items.double())
+    scores, ids = search(device, asked, items, 20, normalised=normalised)
+    precise = wanted @ offered.T
+    best = precise.sort(descending=True).values[:, :20]
+    # a chain of `width` sums of products whose magnitudes sum to at most 1, and a division
+    bound = (width / 8 + 4) * torch.finfo(torch.float32).eps
+    assert (scores - precise.gather(1, ids)).abs().max() <= bound
+    assert (precise.gather(1, ids) - best).abs().max() <= 2 * bound
+
+
+@pytest.mark.parametrize(("count", "k"), [(1500, 1024), (2500, 300), (1024, 1024)])
+def test_many_are_kept(device: Emulated, count: int, k: int) -> None:
+    asked, items = rand(2, 4), rand(count, 4, seed=1)
+    assert_ranking(search(device, asked, items, k, parts=2), reference(asked, items, k), exact(asked, items), k)
+
+
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+def test_rising_and_falling_scores(device: Emulated, direction: float) -> None:
+    """Where every score is better than all before, every buffer fills again and again."""
+    angles = torch.linspace(0, 1.5, 2000) * direction + (0 if direction > 0 else 1.5)
+    items = torch.stack([angles.sin(), angles.cos()], dim=1)
+    asked = torch.tensor([[1.0, 0.0]])
+    assert_ranking(search(device, asked, items, 12, parts=1), reference(asked, items, 12), exact(asked, items), 12)
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_ties_go_to_the_smaller_id(device: Emulated, parts: int) -> None:
+    items = torch.eye(4).repeat(300, 1)
+    scores, ids = search(device, torch.eye(4)[:2], items, 9, parts=parts, in_every_order=True)
+    assert torch.equal(scores, torch.ones(2, 9))
+    assert ids.tolist() == [list(range(0, 36, 4)), list(range(1, 37, 4))]
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_not_hidden(device: Emulated, bad: float, normalised: bool) -> None:
+    """No kernel can raise without waiting for it: a query that is not finite gets NaN and -1, an item gives them to every query."""
+    asked, items = rand(3, 8), torch.nn.functional.normalize(rand(30, 8, seed=1))
+    wrong = asked.clone()
+    wrong[1, 2] = bad
+    scores, ids = search(device, wrong, items, 4, normalised=normalised)
+    assert scores[1].isnan().all()
+    assert ids[1].tolist() == [-1] * 4
+    assert torch.equal(ids[::2], reference(asked[::2], items, 4)[1])
+    items[17, 3] = bad
+    scores, ids = search(device, asked, items, 4, normalised=normalised)
+    assert scores.isnan().all()
+    assert (ids == -1).all()
+
+
+def test_excluded_ids_that_nobody_checked_do_no_harm(device: Emulated) -> None:
+    asked, items = rand(2, 8), rand(50, 8, seed=1)
+    ids, offsets = torch.tensor([7, -3, 1 << 40, 50]), torch.tensor([-5, 3, 900])
+    scores = search(device, asked, items, 50, ids, offsets, parts=1)[1]
+    assert sorted(scores[0].tolist()) == [-1, *(i for i in range(50) if i != 7)]
+    assert sorted(scores[1].tolist()) == list(range(50))
+
+
+def test_a_query_too_wide_for_a_block_is_refused(device: Emulated) -> None:
+    with pytest.raises(KernelFault, match="a query this wide does not fit into a block's shared memory"):
+        search(device, rand(1, 50000), rand(2, 50000, seed=1), 1)
+
+
+@pytest.mark.parametrize(
+    ("queries", "items", "k"), [(1, 100, 10), (1, 10**6, 10), (1, 10**6, 1024), (4096, 10**6, 10), (8, 5000, 100), (0, 5, 1)]
+)
+def test_parts_keep_the_device_busy_and_the_merge_small(device: Emulated, queries: int, items: int, k: int) -> None:
+    parts = device.number("parts_for_entry", queries, items, k, 132)
+    assert 1 <= parts <= 2 * 132
+    assert parts == 1 or items / parts >= 2 * k
+    if items == 10**6 and queries == 1 and k == 10:
+        assert parts == 2 * 132
