@@ -1,5 +1,6 @@
 // The launchers as plain functions, for tests in Python: the same file for the emulation and for nvcc.
 #include "cosine_top_k.cu"
+#include "cosine_top_k_int8.cu"
 
 #define ENTRY extern "C" __attribute__((visibility("default")))
 
@@ -25,4 +26,25 @@ ENTRY const char* cosine_top_k_entry(const float* queries, int64_t query_count, 
 
 ENTRY int64_t parts_for_entry(int64_t queries, int64_t items, int64_t k, int64_t multiprocessors) {
     return parts_for(queries, items, static_cast<int>(k), static_cast<int>(multiprocessors));
+}
+
+static CosineTopKInt8Task int8_task(int64_t queries, int64_t width, int64_t k, int64_t parts) {
+    CosineTopKInt8Task task{};
+    task.query_count = queries, task.width = static_cast<int>(width), task.k = static_cast<int>(k), task.parts = static_cast<int>(parts);
+    return task;
+}
+
+ENTRY uint64_t cosine_top_k_int8_entry_scratch(int64_t queries, int64_t width, int64_t k, int64_t parts) {
+    return cosine_top_k_int8_scratch(int8_task(queries, width, k, parts));
+}
+
+ENTRY const char* cosine_top_k_int8_entry(const float* queries, int64_t query_count, const int8_t* panels, const float* scales,
+                                          const float* residuals, int64_t item_count, int64_t width, int64_t k, const int64_t* exclude,
+                                          const int64_t* offsets, int64_t exclude_count, int64_t parts, float* scores, int64_t* ids,
+                                          float* bounds, void* scratch) {
+    CosineTopKInt8Task task = int8_task(query_count, width, k, parts);
+    task.queries = queries, task.panels = panels, task.scales = scales, task.residuals = residuals, task.item_count = item_count;
+    task.exclude = exclude, task.exclude_offsets = offsets, task.exclude_count = exclude_count;
+    task.scores = scores, task.ids = ids, task.bounds = bounds, task.scratch = scratch;
+    return cosine_top_k_int8(task, nullptr);
 }

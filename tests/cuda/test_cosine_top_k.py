@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,18 +15,6 @@ from tests.ops.test_contract import assert_ranking
 from tests.ops.tried import rand
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-@pytest.fixture(scope="module")
-def library() -> Emulated:
-    return Emulated(Path(__file__).with_name("entries.cu"))
-
-
-@pytest.fixture
-def device(library: Emulated) -> Iterator[Emulated]:
-    yield library
-    library.guarded_before = False
-    library.release()
 
 
 def search(
