@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compress_rec import op
 from compress_rec.errors import CompressRecError
-from compress_rec.int8_panels import Int8Panels, pack, unpack
+from compress_rec.int8_panels import Int8Parts, joined, pack, parts_of
 from compress_rec.ops.int8_linear import int8_linear, quantize_per_channel
 from compress_rec.ops.int8_linear_packed import int8_linear_packed
 
@@ -30,7 +30,7 @@ class Int8Linear(nn.Module):
     scales: Tensor
     bias: nn.Parameter | None
     _codes: Tensor
-    _packed: tuple[Tensor, ...] | None
+    _packed: tuple[Tensor, int] | None
 
     def __init__(self, codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> None:
         nn.Module.__init__(self)  # also where a subclass has a second parent that wants arguments
@@ -49,7 +49,13 @@ class Int8Linear(nn.Module):
     @property
     def codes(self) -> Tensor:
         """(outputs, inputs) int8, unpacked where they are held packed."""
-        return self._codes if self._packed is None else unpack(Int8Panels(*self._packed), self.in_features)
+        parts = self.parts
+        return self._codes if parts is None else parts.codes(self.out_features, self.in_features)
+
+    @property
+    def parts(self) -> Int8Parts | None:
+        """What the compiled kernel reads, as views; ``None`` where the reference serves."""
+        return None if self._packed is None else parts_of(*self._packed, self.in_features)
 
     @property
     def backend(self) -> str:
@@ -58,31 +64,65 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, inputs) float32 -> (…, outputs) float32."""
-        return self.product(x, self.bias)
+        packed = self._packed
+        y: Tensor = int8_linear(x, self._codes, self.scales, self.bias) if packed is None else int8_linear_packed(x, *packed)
+        return y
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """The same with another bias, or none."""
-        packed = self._packed
-        if packed is None:
-            y: Tensor = int8_linear(x, self._codes, self.scales, bias)
-        else:
-            y = int8_linear_packed(x, *packed, self.scales, bias)
-        return y
+        """The same with another bias, for a layer that has none of its own."""
+        y = self(x)
+        return y if bias is None else y.add_(bias)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, backend='{self.backend}'"
 
     def _hold(self, codes: Tensor) -> None:
+        """Keep the codes as the kernel that serves reads them, scales and bias beside them in one tensor."""
         self.out_features, self.in_features = codes.shape
-        served = codes.device.type == "cpu" and op.backend("int8_linear_packed") != op.REFERENCE
-        self._packed = tuple(pack(codes)) if served else None
-        held = {"codes": codes} if self._packed is None else dict(zip(Int8Panels._fields, self._packed, strict=True))
-        # buffers too, so that whoever counts a module's memory finds them; the tuple, since looking up buffers takes as long as a small
+        packed = pack(codes) if self._may_pack(codes) else None
+        self._packed = None
+        # a buffer too, so that whoever counts a module's memory finds it; the tuple, since looking up buffers takes as long as a small
         # product
-        for name in ("codes", *Int8Panels._fields):
-            self._buffers.pop(f"_{name}", None)
-            if name in held:
-                self.register_buffer(f"_{name}", held[name], persistent=False)
+        for name in ("_codes", "_layer"):
+            self._buffers.pop(name, None)
+        if packed is None:
+            self.register_buffer("_codes", codes, persistent=False)
+            return
+        layer = joined(packed, self.scales.detach(), None if self.bias is None else self.bias.detach())
+        self.register_buffer("_layer", layer, persistent=False)
+        self._packed = layer, self.out_features
+        self._tie()
+
+    def _tie(self) -> None:
+        """Make scales and bias views of what the kernel reads, so that a write to them counts at once."""
+        parts = self.parts
+        if parts is None:
+            return
+        self._buffers["scales"] = parts.scales[: self.out_features]
+        if self.bias is not None:
+            self._parameters["bias"] = nn.Parameter(parts.bias[: self.out_features], requires_grad=False)
+
+    def _may_pack(self, codes: Tensor) -> bool:
+        numbers = [self.scales] if self.bias is None else [self.scales, self.bias]
+        fit = all(one.dtype is torch.float32 and one.shape == codes.shape[:1] and one.device == codes.device for one in numbers)
+        return fit and codes.device.type == "cpu" and op.backend("int8_linear_packed") != op.REFERENCE
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ("scales", "bias") and self.__dict__.get("_packed") is not None:
+            self._hold(self.codes)  # the kernel reads a copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles are made of: no views, which they could not hold as views."""
+        apart = {kind: dict(self.__dict__[kind]) for kind in ("_buffers", "_parameters")}
+        apart["_buffers"]["scales"] = self.scales.clone()
+        if self.bias is not None:
+            apart["_parameters"]["bias"] = nn.Parameter(self.bias.detach().clone(), requires_grad=False)
+        return {**self.__dict__, **apart}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._tie()
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Int8Linear:
         codes = self.codes
@@ -92,6 +132,9 @@ class Int8Linear(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in ("scales", "bias"):  # not views, with which a file would hold all that they are parts of
+            if f"{prefix}{name}" in destination:
+                destination[f"{prefix}{name}"] = destination[f"{prefix}{name}"].clone()
         destination[f"{prefix}codes"] = self.codes
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:

@@ -33,6 +33,28 @@ class Int8Panels(NamedTuple):
     sums: Tensor
 
 
+class Int8Parts(NamedTuple):
+    """All that a layer multiplies with, each part a view of one tensor that ``joined`` makes: a call then hands over that one.
+
+    What there is once an output fills whole panels; what lies behind the last output counts for nothing.
+
+    panels, where, extra: as in ``Int8Panels``
+    sums: (panels · 16,) int32
+    scales, bias: (panels · 16,) float32; a bias of -0.0, which changes no number, where there is none
+    """
+
+    panels: Tensor
+    sums: Tensor
+    scales: Tensor
+    bias: Tensor
+    where: Tensor
+    extra: Tensor
+
+    def codes(self, outputs: int, inputs: int) -> Tensor:
+        """Return the codes (outputs, inputs) int8."""
+        return unpack(Int8Panels(self.panels, self.extra, self.where, self.sums[:outputs]), inputs)
+
+
 def pack(codes: Tensor) -> Int8Panels:
     """Pack codes (outputs, inputs) int8, -127 … 127."""
     panels = _laid_out(codes)
@@ -44,6 +66,36 @@ def pack(codes: Tensor) -> Int8Panels:
     first = F.pad(torch.bincount(owners, minlength=len(panels)).cumsum(0), (1, 0))
     where = torch.cat([first, steps]).to(torch.int32)
     return Int8Panels(panels, extra, where, codes.sum(1, dtype=torch.int32))
+
+
+def joined(packed: Int8Panels, scales: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return the parts of ``Int8Parts`` one behind the other, in its order and with nothing between them: (numbers,) int32.
+
+    scales, bias: (outputs,) float32
+    """
+    room = (0, -len(scales) % ROWS)
+    none = torch.full_like(scales, -0.0) if bias is None else bias
+    once = [F.pad(part.contiguous().view(torch.int32), room) for part in (packed.sums, scales, none)]
+    return torch.cat([packed.panels.reshape(-1).view(torch.int32), *once, packed.where, packed.extra.reshape(-1).view(torch.int32)])
+
+
+def parts_of(layer: Tensor, outputs: int, inputs: int) -> Int8Parts | None:
+    """Return the parts of what ``joined`` made of a weight (outputs, inputs), or ``None`` where its size says that it did not."""
+    panels, steps = -(-outputs // ROWS), -(-inputs // (2 * GROUP))
+    codes = panels * steps * 2 * ROWS  # numbers of four codes each
+    extras, odd = divmod(layer.numel() - codes - (3 * ROWS + 1) * panels - 1, ROWS + 1)
+    if layer.dtype != torch.int32 or layer.dim() != 1 or extras < 0 or odd:
+        return None
+    parts = layer.contiguous().split([codes, ROWS * panels, ROWS * panels, ROWS * panels, panels + 1 + extras, ROWS * extras])
+    shape = (panels, steps, 2, ROWS, GROUP)
+    return Int8Parts(
+        panels=parts[0].view(torch.int8).view(shape),
+        sums=parts[1],
+        scales=parts[2].view(torch.float32),
+        bias=parts[3].view(torch.float32),
+        where=parts[4],
+        extra=parts[5].view(torch.int8).view(extras, ROWS, GROUP),
+    )
 
 
 def unpack(packed: Int8Panels, inputs: int) -> Tensor:

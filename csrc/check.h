@@ -64,8 +64,8 @@ inline std::string described(const torch::stable::Tensor& tensor) {
 }
 
 // Refuses panels that are not those of `rows` codes of `width` bytes, as compress_rec/int8_panels.py lays them out.
-inline void check_int8_panels(const char* op, const torch::stable::Tensor& panels, int64_t rows, int64_t width, const std::string& which,
-                              const std::string& way_out) {
+inline void check_int8_panels(const char* op, const torch::stable::Tensor& panels, int64_t rows, int64_t width, const char* which,
+                              const char* way_out) {
     const int64_t blocks = (rows + 15) / 16, steps = (width + 7) / 8;
     const bool fit = panels.scalar_type() == torch::headeronly::ScalarType::Char && panels.dim() == 5 && panels.size(0) == blocks &&
                      panels.size(1) == steps && panels.size(2) == 2 && panels.size(3) == 16 && panels.size(4) == 4;

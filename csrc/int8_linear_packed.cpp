@@ -6,7 +6,6 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,61 +21,47 @@ using torch::stable::Tensor;
 
 constexpr const char* kOp = "int8_linear_packed";
 constexpr int64_t kRowsInTask = 64;  // fewer are not worth a thread of their own: then the outputs are cut
+// of the tensor that holds a layer: a step of a panel, what a panel has besides, an extra
+constexpr int64_t kNumbersOfStep = 32, kNumbersOfPanel = 3 * 16 + 1, kNumbersOfExtra = 17;
 
-void check_numbers(const char* argument, const Tensor& values, int64_t outputs) {
-    if (values.scalar_type() != ScalarType::Float || values.dim() != 1 || values.size(0) != outputs) {
-        refuse(kOp, argument, "float32 (" + std::to_string(outputs) + ",), one number an output", described(values),
-               "give that of the same layer");
+Tensor int8_linear_packed(const Tensor& given_x, const Tensor& given_layer, int64_t outputs) {
+    if (given_x.scalar_type() != ScalarType::Float || given_x.dim() < 1) {
+        refuse(kOp, "x", "float32 (…, inputs)", described(given_x), "convert it with .float()");
     }
-}
-
-void check(const Tensor& x, const Tensor& panels, const Tensor& extra, const Tensor& where, const Tensor& sums, const Tensor& scales,
-           const std::optional<Tensor>& bias) {
-    if (x.scalar_type() != ScalarType::Float || x.dim() < 1) {
-        refuse(kOp, "x", "float32 (…, inputs)", described(x), "convert it with .float()");
-    }
-    const int64_t inputs = x.size(x.dim() - 1), outputs = sums.numel(), blocks = (outputs + 15) / 16;
+    const int64_t axes = given_x.dim(), inputs = given_x.size(axes - 1);
     if (inputs > kMostInputs) {
-        refuse(kOp, "x", "at most " + std::to_string(kMostInputs) + " wide", described(x), "split the layer");
+        refuse(kOp, "x", "at most " + std::to_string(kMostInputs) + " wide", described(given_x), "split the layer");
     }
-    check_int8_panels(kOp, panels, outputs, inputs, ", as wide as x", "pack the weight again");
-    const bool rest = extra.scalar_type() == ScalarType::Char && extra.dim() == 3 && where.scalar_type() == ScalarType::Int &&
-                      where.dim() == 1 && where.size(0) == blocks + 1 + extra.size(0);
-    if (!rest) {
-        refuse(kOp, "where", "int32 (" + std::to_string(blocks + 1 + (extra.dim() ? extra.size(0) : 0)) + ",), the places of extra",
-               described(where), "pack the weight again");
+    if (outputs < 0) refuse(kOp, "outputs", "at least 0", std::to_string(outputs), "give the number of the layer's outputs");
+    const int64_t blocks = (outputs + 15) / 16, steps = (inputs + 7) / 8;
+    const int64_t codes = blocks * steps * kNumbersOfStep, least = codes + blocks * kNumbersOfPanel + 1;
+    const int64_t behind = given_layer.numel() - least, extras = behind / kNumbersOfExtra;
+    if (given_layer.scalar_type() != ScalarType::Int || given_layer.dim() != 1 || behind < 0 || extras * kNumbersOfExtra != behind) {
+        const std::string numbers = std::to_string(least) + " + " + std::to_string(kNumbersOfExtra) + " an extra,";
+        refuse(kOp, "layer", "int32 (" + numbers + "), the layer of " + std::to_string(outputs) + " outputs and as wide as x",
+               described(given_layer), "pack the weight again");
     }
-    check_numbers("scales", scales, outputs);
-    if (bias.has_value()) check_numbers("bias", *bias, outputs);
-}
-
-Tensor int8_linear_packed(const Tensor& given, const Tensor& given_panels, const Tensor& given_extra, const Tensor& given_where,
-                          const Tensor& given_sums, const Tensor& given_scales, std::optional<Tensor> given_bias) {
-    check(given, given_panels, given_extra, given_where, given_sums, given_scales, given_bias);
-    const Tensor x = in_order(given), panels = in_order(given_panels), extra = in_order(given_extra), where = in_order(given_where);
-    const Tensor sums = in_order(given_sums), scales = in_order(given_scales);
-    std::optional<Tensor> bias;
-    if (given_bias.has_value()) bias = in_order(*given_bias);
-    const int64_t inputs = x.size(x.dim() - 1), outputs = sums.numel(), blocks = panels.size(0);
+    const Tensor x = in_order(given_x), layer = in_order(given_layer);
     int64_t rows = 1;
-    std::vector<int64_t> shape;
-    for (int64_t axis = 0; axis + 1 < x.dim(); ++axis) shape.push_back(x.size(axis)), rows *= x.size(axis);
-    shape.push_back(outputs);
+    std::vector<int64_t> shape(static_cast<size_t>(axes));
+    for (int64_t axis = 0; axis + 1 < axes; ++axis) rows *= shape[static_cast<size_t>(axis)] = x.size(axis);
+    shape.back() = outputs;
     Tensor out = new_floats(shape);
+    if (rows == 0 || outputs == 0) return out;
 
     Int8LinearTask whole{};
     whole.x = x.const_data_ptr<float>();
-    whole.rows = rows, whole.inputs = inputs, whole.outputs = outputs, whole.steps = panels.size(1);
-    whole.panels = panels.const_data_ptr<int8_t>();
-    whole.extra = extra.const_data_ptr<int8_t>();
-    whole.extra_first = where.const_data_ptr<int32_t>();
+    whole.rows = rows, whole.inputs = inputs, whole.outputs = outputs, whole.steps = steps;
+    const int32_t* numbers = layer.const_data_ptr<int32_t>();
+    whole.panels = reinterpret_cast<const int8_t*>(numbers);
+    whole.sums = numbers + codes;
+    whole.scales = reinterpret_cast<const float*>(whole.sums + 16 * blocks);
+    whole.bias = whole.scales + 16 * blocks;
+    whole.extra_first = whole.sums + 3 * 16 * blocks;
     whole.extra_step = whole.extra_first + blocks + 1;
-    whole.sums = sums.const_data_ptr<int32_t>();
-    whole.scales = scales.const_data_ptr<float>();
-    whole.bias = bias.has_value() ? bias->const_data_ptr<float>() : nullptr;
+    whole.extra = reinterpret_cast<const int8_t*>(whole.extra_step + extras);
     whole.first_panel = 0, whole.last_panel = blocks;
     whole.out = out.mutable_data_ptr<float>();
-    if (rows == 0 || outputs == 0) return out;
 
     // A result depends on its row and its output alone, so neither cut changes a bit.
     const int64_t threads = torch::stable::get_num_threads();

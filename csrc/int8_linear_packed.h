@@ -9,18 +9,18 @@ namespace compress_rec {
 // The largest width whose sums fit 32 bits: 127 · 127 · 131072 is below 2^31.
 constexpr int64_t kMostInputs = 131072;
 
-// Some rows of x against some panels of the weight.
+// Some rows of x against some panels of the weight. What there is once an output fills whole panels, with anything behind the last.
 struct Int8LinearTask {
     const float* x;               // (rows, inputs)
     int64_t rows, inputs, outputs;
     int64_t steps;                // of a panel: ceil(inputs / 8)
-    const int8_t* panels;         // (ceil(outputs / 16), steps, 2, 16, 4)
+    const int8_t* panels;         // (panels, steps, 2, 16, 4)
     const int8_t* extra;          // (extras, 16, 4): weights taken out of a step's second group, which 16 bits might not have held
-    const int32_t* extra_first;   // (ceil(outputs / 16) + 1,): panel p owns the extras extra_first[p] … extra_first[p + 1] - 1
+    const int32_t* extra_first;   // (panels + 1,): panel p owns the extras extra_first[p] … extra_first[p + 1] - 1
     const int32_t* extra_step;    // (extras,): the step each belongs to
-    const int32_t* sums;          // (outputs,): the sum of an output's codes
-    const float* scales;          // (outputs,)
-    const float* bias;            // (outputs,) or null
+    const int32_t* sums;          // (panels, 16): the sum of an output's codes
+    const float* scales;          // (panels, 16)
+    const float* bias;            // (panels, 16): -0.0 where there is none, which leaves every number as it is
     int64_t first_panel, last_panel;
     float* out;                   // (rows, outputs)
 };

@@ -84,6 +84,40 @@ def test_copies_and_pickles(tier: str) -> None:
 
 
 @tiers
+def test_a_write_to_scales_or_bias_counts_at_once(tier: str) -> None:
+    with op.force(tier), torch.no_grad():
+        made = Int8Linear.from_linear(layer())
+        for held in (made, copy.deepcopy(made)):
+            assert held.bias is not None
+            held.bias.copy_(torch.arange(40.0))
+            held.scales.mul_(2.0)
+            assert torch.equal(held(rows()), int8_linear(rows(), held.codes, held.scales, torch.arange(40.0)))
+            held.bias = nn.Parameter(torch.ones(40), requires_grad=False)
+            held.scales = torch.full((40,), 0.5)
+            assert torch.equal(held(rows()), int8_linear(rows(), held.codes, torch.full((40,), 0.5), torch.ones(40)))
+            held.bias = None
+            assert torch.equal(held(rows()), int8_linear(rows(), held.codes, torch.full((40,), 0.5)))
+
+
+@tiers
+def test_files_hold_what_they_name_and_no_more(tier: str) -> None:
+    """Scales and bias are parts of what the kernel reads; a file of them must not hold the whole."""
+    with op.force(tier):
+        state = Int8Linear.from_linear(layer(96, 400)).state_dict()
+    buffer = io.BytesIO()
+    torch.save({name: state[name] for name in ("scales", "bias")}, buffer)
+    assert len(buffer.getvalue()) < 8 * 400 + 2000
+
+
+@tiers
+def test_another_bias(tier: str) -> None:
+    with op.force(tier), torch.no_grad():
+        made, bias = Int8Linear.from_linear(layer(bias=False)), torch.arange(40.0)
+        assert torch.equal(made.product(rows(), bias), int8_linear(rows(), made.codes, made.scales, bias))
+        assert torch.equal(made.product(rows(), None), made(rows()))
+
+
+@tiers
 def test_goes_through_compile_and_export(tier: str) -> None:
     with op.force(tier), torch.no_grad():
         made = Int8Linear.from_linear(layer())
@@ -112,5 +146,5 @@ def test_bad_inputs_are_refused_by_name() -> None:
         made.load_state_dict({**state, "codes": state["codes"][1:]})
     with pytest.raises(RuntimeError, match="Missing key"):
         made.load_state_dict({name: value for name, value in state.items() if name != "codes"})
-    with torch.no_grad(), pytest.raises(ValueError, match="panels must be int8"):
+    with torch.no_grad(), pytest.raises(ValueError, match=r"layer must be int32 .* as wide as x"):
         made(rows(2, 99))

@@ -19,23 +19,27 @@ inline RowScale quantize_row(const float* row, int64_t width, int64_t steps, uin
     };
     const int64_t whole = width / 8 * 8;
     alignas(32) float rest[8] = {};
-    std::copy(row + whole, row + width, rest);
     for (int64_t d = 0; d < whole; d += 8) see(_mm256_loadu_ps(row + d));
-    see(_mm256_load_ps(rest));
-    alignas(32) float least[8], most[8];
-    alignas(32) int32_t largest[8];
-    _mm256_store_ps(least, least_f32x8);
-    _mm256_store_ps(most, most_f32x8);
-    _mm256_store_si256(reinterpret_cast<__m256i*>(largest), largest_i32x8);
-    if (*std::max_element(largest, largest + 8) >= 0x7F800000) {
+    if (whole < width) {
+        std::copy(row + whole, row + width, rest);
+        see(_mm256_load_ps(rest));
+    }
+    if (_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(largest_i32x8, _mm256_set1_epi32(0x7F7FFFFF))))) {
         for (int64_t s = 0; s < steps; ++s) std::memset(bytes + s * kBlockStep, 0, kPlacesInStep);
         return {std::numeric_limits<float>::quiet_NaN(), 0};
     }
-    const float low = *std::min_element(least, least + 8), high = *std::max_element(most, most + 8);
+    // least and most side by side, the least with its sign turned, so that one chain of maxima finds both
+    const __m256 away_f32x8 = _mm256_xor_ps(least_f32x8, _mm256_set1_ps(-0.0f));
+    const __m256 lower_f32x8 = _mm256_permute2f128_ps(away_f32x8, most_f32x8, 0x20);
+    const __m256 upper_f32x8 = _mm256_permute2f128_ps(away_f32x8, most_f32x8, 0x31);
+    __m256 bounds_f32x8 = _mm256_max_ps(lower_f32x8, upper_f32x8);
+    bounds_f32x8 = _mm256_max_ps(bounds_f32x8, _mm256_permute_ps(bounds_f32x8, 0x4E));
+    bounds_f32x8 = _mm256_max_ps(bounds_f32x8, _mm256_permute_ps(bounds_f32x8, 0xB1));
+    const float low = -_mm256_cvtss_f32(bounds_f32x8), high = _mm_cvtss_f32(_mm256_extractf128_ps(bounds_f32x8, 1));
     float step = high / kMostByte - low / kMostByte;
     if (step < std::numeric_limits<float>::min()) step = 1.0f;
     const float inverse = 1.0f / step;
-    const float zero = std::min(std::nearbyint(-low * inverse), kMostByte);
+    const int32_t zero = std::min(_mm_cvtss_si32(_mm_set_ss(-low * inverse)), int32_t{127});  // rounds halves to even
     const __m256 inverse_f32x8 = _mm256_set1_ps(inverse);
     const __m256i zero_i16x16 = _mm256_set1_epi16(static_cast<int16_t>(zero));
     const __m256i most_u8x32 = _mm256_set1_epi8(static_cast<char>(kMostByte));
@@ -66,5 +70,5 @@ inline RowScale quantize_row(const float* row, int64_t width, int64_t steps, uin
         put(s, _mm256_castsi256_si128(levels(level_i32x8, level_i32x8, level_i32x8, level_i32x8)));
         if (!inside) std::memset(bytes + s * kBlockStep + (width - whole), 0, static_cast<size_t>(whole + kPlacesInStep - width));
     }
-    return {step, static_cast<int32_t>(zero)};
+    return {step, zero};
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compress_rec.int8_items import Int8Items, codes_of, quantized
-from compress_rec.int8_panels import Int8Panels, pack, unpack
+from compress_rec.int8_panels import joined, pack, parts_of
 from compress_rec.ops.int8_linear import quantize_per_channel, quantize_rows
 from compress_rec.panels import packed, unpacked
 from tests.ops.owed_low_rank import LOW_RANK, LOW_RANK_PACKED
@@ -21,15 +21,15 @@ def int8_weights(outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
     return quantize_per_channel(rand(outputs, inputs, seed=3))
 
 
-def packed_weights(outputs: int, inputs: int) -> tuple[Tensor, ...]:
+def packed_weights(outputs: int, inputs: int, biased: bool = False) -> tuple[Tensor, int]:
     codes, scales = int8_weights(outputs, inputs)
-    return (*pack(codes), scales)
+    return joined(pack(codes), scales, rand(outputs, seed=2) if biased else None), outputs
 
 
-def largest_weights(outputs: int, inputs: int) -> tuple[Tensor, ...]:
+def largest_weights(outputs: int, inputs: int) -> tuple[Tensor, int]:
     """Codes of ±127 everywhere, row by row of one sign: no sum may leave 16 bits unnoticed."""
     signs = torch.where(torch.arange(outputs) % 2 == 0, 127, -127)
-    return (*pack(signs[:, None].expand(outputs, inputs).to(torch.int8)), torch.ones(outputs))
+    return joined(pack(signs[:, None].expand(outputs, inputs).to(torch.int8)), torch.ones(outputs)), outputs
 
 
 def ragged(lists: list[list[int]]) -> tuple[Tensor, Tensor]:
@@ -59,10 +59,10 @@ def precise_int8(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None =
     return y if bias is None else y + bias.double()
 
 
-def precise_int8_packed(
-    x: Tensor, panels: Tensor, extra: Tensor, where: Tensor, sums: Tensor, scales: Tensor, bias: Tensor | None = None
-) -> Tensor:
-    return precise_int8(x, unpack(Int8Panels(panels, extra, where, sums), x.shape[-1]), scales, bias)
+def precise_int8_packed(x: Tensor, layer: Tensor, outputs: int) -> Tensor:
+    parts = parts_of(layer, outputs, x.shape[-1])
+    assert parts is not None
+    return precise_int8(x, parts.codes(outputs, x.shape[-1]), parts.scales[:outputs], parts.bias[:outputs])
 
 
 def unit_items() -> Tensor:
@@ -366,19 +366,19 @@ OWED: Mapping[str, Owed] = {
     ),
     "int8_linear_packed": Owed(
         cases={
-            "plain": lambda: (rand(6, 32), *packed_weights(20, 32), rand(20, seed=2)),
+            "plain": lambda: (rand(6, 32), *packed_weights(20, 32, biased=True)),
             "no bias": lambda: (rand(6, 32), *packed_weights(20, 32)),
-            "leading axes": lambda: (rand(2, 3, 32), *packed_weights(20, 32), rand(20, seed=2)),
+            "leading axes": lambda: (rand(2, 3, 32), *packed_weights(20, 32, biased=True)),
             "one vector": lambda: (rand(32), *packed_weights(20, 32)),
-            "one row, many outputs": lambda: (rand(1, 40), *packed_weights(150, 40), rand(150, seed=2)),
+            "one row, many outputs": lambda: (rand(1, 40), *packed_weights(150, 40, biased=True)),
             "zero rows": lambda: (rand(0, 32), *packed_weights(20, 32)),
-            "odd tails": lambda: (rand(7, 37), *packed_weights(11, 37), rand(11, seed=2)),
-            "many rows": lambda: (rand(261, 9), *packed_weights(33, 9), rand(33, seed=2)),
-            "strided": lambda: (strided(rand(5, 16)), *map(strided, packed_weights(7, 16))),
+            "odd tails": lambda: (rand(7, 37), *packed_weights(11, 37, biased=True)),
+            "many rows": lambda: (rand(261, 9), *packed_weights(33, 9, biased=True)),
+            "strided": lambda: (strided(rand(5, 16)), strided(packed_weights(7, 16)[0]), 7),
             "one-sided": lambda: (torch.nn.functional.gelu(rand(5, 64)), *packed_weights(9, 64)),
-            "wide": lambda: (rand(3, 3072), *packed_weights(5, 3072), rand(5, seed=2)),
+            "wide": lambda: (rand(3, 3072), *packed_weights(5, 3072, biased=True)),
             "largest codes": lambda: (torch.full((5, 48), 9.0), *largest_weights(18, 48)),
-            "a row of zeros": lambda: (torch.zeros(2, 16), *packed_weights(5, 16), rand(5, seed=2)),
+            "a row of zeros": lambda: (torch.zeros(2, 16), *packed_weights(5, 16, biased=True)),
             "huge and tiny": lambda: (rand(4, 16) * torch.tensor([[1e33], [1e-37], [1e-42], [1.0]]), *packed_weights(5, 16)),
         },
         precise=precise_int8_packed,
@@ -389,20 +389,21 @@ OWED: Mapping[str, Owed] = {
             ),
             "width": (
                 lambda: (rand(2, 12), *packed_weights(3, 4)),
-                "int8_linear_packed: panels must be int8 (1, 2, 2, 16, 4), as wide as x, but int8 (1, 1, 2, 16, 4) came; "
-                "pack the weight again",
+                "int8_linear_packed: layer must be int32 (114 + 17 an extra,), the layer of 3 outputs and as wide as x, "
+                "but int32 (82) came; pack the weight again",
             ),
             "too wide": (
                 lambda: (rand(1, 1 << 17 | 1), *packed_weights(3, 4)),
                 "int8_linear_packed: x must be at most 131072 wide, but float32 (1, 131073) came; split the layer",
             ),
-            "where": (
-                lambda: (rand(2, 4), *packed_weights(3, 4)[:2], torch.zeros(7, dtype=torch.int32), *packed_weights(3, 4)[3:]),
-                "int8_linear_packed: where must be int32 (2,), the places of extra, but int32 (7) came; pack the weight again",
+            "bytes": (
+                lambda: (rand(2, 4), packed_weights(3, 4)[0].view(torch.int8), 3),
+                "int8_linear_packed: layer must be int32 (82 + 17 an extra,), the layer of 3 outputs and as wide as x, "
+                "but int8 (328) came; pack the weight again",
             ),
-            "scales": (
-                lambda: (rand(2, 4), *packed_weights(3, 4)[:4], rand(4)),
-                "int8_linear_packed: scales must be float32 (3,), one number an output, but float32 (4) came; give that of the same layer",
+            "fewer outputs": (
+                lambda: (rand(2, 4), *packed_weights(3, 4)[:1], -1),
+                "int8_linear_packed: outputs must be at least 0, but -1 came; give the number of the layer's outputs",
             ),
             "gradient": (
                 lambda: (rand(2, 4).requires_grad_(), *packed_weights(3, 4)),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress_rec import op
-from compress_rec.int8_panels import pack
+from compress_rec.int8_panels import joined, pack
 from compress_rec.ops.int8_linear import int8_linear, quantize_per_channel
 from compress_rec.ops.int8_linear_packed import int8_linear_packed
 from tests.ops.tried import rand
@@ -39,7 +39,7 @@ def test_the_bits_of_int8_linear(
     x = (rand(rows, inputs, seed=seed + 1) + shift) * 10.0**exponent
     bias = rand(outputs, seed=seed + 2) if seed % 2 else None
     with op.force(tier):
-        assert torch.equal(int8_linear_packed(x, *pack(codes), scales, bias), int8_linear(x, codes, scales, bias))
+        assert torch.equal(int8_linear_packed(x, joined(pack(codes), scales, bias), outputs), int8_linear(x, codes, scales, bias))
 
 
 @tiers
@@ -50,7 +50,7 @@ def test_the_largest_sums_are_exact(tier: str, inputs: int) -> None:
     codes[1::2] = -127
     x = torch.full((6, inputs), 127.0)
     with op.force(tier):
-        y = int8_linear_packed(x, *pack(codes), torch.ones(20))
+        y = int8_linear_packed(x, joined(pack(codes), torch.ones(20)), 20)
     wanted = torch.where(torch.arange(20) % 2 == 0, 127 * 127 * inputs, -127 * 127 * inputs).float()
     assert torch.equal(y, wanted.expand(6, 20))
 
@@ -61,17 +61,18 @@ def test_a_row_does_not_depend_on_its_batch(tier: str, threads: int) -> None:
     """Alone, among others, in any order, with any number of threads: the same bits."""
     x = rand(300, 200) * torch.logspace(-3, 3, 300)[:, None]
     codes, scales = quantize_per_channel(rand(130, 200, seed=1))
-    weight, bias = (*pack(codes), scales), rand(130, seed=2)
+    bias = rand(130, seed=2)
+    layer = joined(pack(codes), scales, bias), 130
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with op.force(tier):
-            together = int8_linear_packed(x, *weight, bias)
+            together = int8_linear_packed(x, *layer)
             for row in (0, 1, 2, 3, 129, 299):
-                assert torch.equal(int8_linear_packed(x[row], *weight, bias), together[row])
+                assert torch.equal(int8_linear_packed(x[row], *layer), together[row])
             for count in (2, 3, 5, 131):
-                assert torch.equal(int8_linear_packed(x[:count], *weight, bias), together[:count])
-            assert torch.equal(int8_linear_packed(x.flip(0), *weight, bias).flip(0), together)
+                assert torch.equal(int8_linear_packed(x[:count], *layer), together[:count])
+            assert torch.equal(int8_linear_packed(x.flip(0), *layer).flip(0), together)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(together, int8_linear(x, codes, scales, bias))
@@ -82,11 +83,11 @@ def test_a_row_does_not_depend_on_its_batch(tier: str, threads: int) -> None:
 @pytest.mark.parametrize("place", [0, 7, 16])
 def test_a_broken_row_shows_and_stays_alone(tier: str, bad: float, place: int) -> None:
     x, (codes, scales) = rand(6, 17), quantize_per_channel(rand(18, 17, seed=1))
-    weight = (*pack(codes), scales)
+    layer = joined(pack(codes), scales), 18
     with op.force(tier):
-        whole = int8_linear_packed(x, *weight)
+        whole = int8_linear_packed(x, *layer)
         x[1, place] = bad
-        broken = int8_linear_packed(x, *weight)
+        broken = int8_linear_packed(x, *layer)
     assert broken[1].isnan().all()
     assert torch.equal(broken[[0, 2, 3, 4, 5]], whole[[0, 2, 3, 4, 5]])
 
@@ -94,5 +95,6 @@ def test_a_broken_row_shows_and_stays_alone(tier: str, bad: float, place: int) -
 @tiers
 def test_nothing_in_gives_the_bias(tier: str) -> None:
     with op.force(tier):
-        found = int8_linear_packed(torch.empty(3, 0), *pack(torch.empty(5, 0, dtype=torch.int8)), torch.ones(5), rand(5))
+        layer = joined(pack(torch.empty(5, 0, dtype=torch.int8)), torch.ones(5), rand(5))
+        found = int8_linear_packed(torch.empty(3, 0), layer, 5)
     assert torch.equal(found, rand(5).expand(3, 5))
