@@ -51,7 +51,9 @@ class CosineIndex:
         self.format, self._dimensions = format, dimensions
         self.stored: Stored = MappingProxyType(dict(stored))
         self._removed = removed  # (rows,) bool; rows are all ids ever given
-        self._left = len(removed) - int(removed.sum())
+        self._rows = len(removed)  # kept, since a search for one query asks: torch takes a microsecond to say
+        self._left = self._rows - int(removed.sum())
+        self._device = next(iter(self.stored.values())).device
 
     @property
     def dimensions(self) -> int:
@@ -66,7 +68,7 @@ class CosineIndex:
     @property
     def vectors(self) -> Tensor:
         """The unit vectors (ids ever given, dimensions) float32, as exactly as the format holds them; NaN where the item was removed."""
-        return FORMATS[self.format].vectors(self.stored, len(self._removed), self.dimensions)
+        return FORMATS[self.format].vectors(self.stored, self._rows, self.dimensions)
 
     def __len__(self) -> int:
         return self._left
@@ -106,18 +108,18 @@ class CosineIndex:
         Errors: NaN or infinity, vectors of another width, k above the items left, unknown ids, queries that require grad.
         """
         vectors = self._as_wide("queries", queries)
-        if len(self) == 0:
-            raise CompressRecError(
-                f"a search needs at least one item in the index, but all {len(self._removed)} were removed: add items first"
-            )
-        if not 1 <= k <= len(self):
-            raise CompressRecError(f"k must be from 1 to the {len(self)} items of the index, but {k} came: ask for fewer")
+        if self._left == 0:
+            raise CompressRecError(f"a search needs at least one item in the index, but all {self._rows} were removed: add items first")
+        if not 1 <= k <= self._left:
+            raise CompressRecError(f"k must be from 1 to the {self._left} items of the index, but {k} came: ask for fewer")
         ids, offsets = self._ragged(exclude, len(vectors)) if exclude is not None else (None, None)
-        if vectors.dtype != torch.float32:
+        if vectors.dtype is not torch.float32:
             refused = vectors.requires_grad and torch.is_grad_enabled()  # by the op, in its own words
             vectors = vectors.float() if refused else _unit("queries", vectors)
+        if vectors.device != self._device:
+            vectors = vectors.to(self._device)
         try:
-            scores, found, off = FORMATS[self.format].search(self.stored, len(self._removed), vectors.to(self._device), k, ids, offsets)
+            scores, found, off = FORMATS[self.format].search(self.stored, self._rows, vectors, k, ids, offsets)
         except CompressRecError:
             raise
         except ValueError as fault:  # a compiled kernel's refusal
@@ -137,7 +139,7 @@ class CosineIndex:
         Errors: NaN or infinity, vectors of another width; the index is then as it was.
         """
         unit = _unit("items", self._as_wide("items", items))
-        rows = len(self._removed)
+        rows = self._rows
         if len(unit):
             stored = FORMATS[self.format].append(self.stored, rows, unit.to(self._device))
             self._hold(self.format, stored, torch.cat([self._removed, torch.zeros(len(unit), dtype=torch.bool)]), self.dimensions)
@@ -151,10 +153,10 @@ class CosineIndex:
         Errors: ids that were never given, were removed before, or come twice; the index is then as it was.
         """
         rows = _whole("ids", "", ids)
-        outside = (rows < 0) | (rows >= len(self._removed))
+        outside = (rows < 0) | (rows >= self._rows)
         if outside.any():
             came = int(rows[outside][0])
-            raise CompressRecError(f"ids must be item ids from 0 to {len(self._removed) - 1}, but {came} came: leave unknown ids out")
+            raise CompressRecError(f"ids must be item ids from 0 to {self._rows - 1}, but {came} came: leave unknown ids out")
         gone = self._removed[rows]
         if gone.any():
             came = int(rows[gone][0])
@@ -169,7 +171,7 @@ class CosineIndex:
 
     def save(self, folder: Path | str) -> None:
         """Write ``index.json`` and ``index.safetensors`` into a new folder, which takes the place of an old one of this name."""
-        rows = len(self._removed)
+        rows = self._rows
         with new_folder(folder) as aside:
             facts = {"version": VERSION, "format": self.format, "rows": rows, "items": len(self), "dimensions": self.dimensions}
             (aside / "index.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -210,13 +212,9 @@ class CosineIndex:
         index._hold(facts["format"], stored, removed, dimensions)
         return index
 
-    @property
-    def _device(self) -> torch.device:
-        return next(iter(self.stored.values())).device
-
     def _as_wide(self, argument: str, given: Tensor | np.ndarray[Any, Any]) -> Tensor:
         vectors = _vectors(argument, given)
-        if vectors.shape[1] != self.dimensions:
+        if vectors.shape[1] != self._dimensions:
             raise CompressRecError(
                 f"{argument} must have the index's {self.dimensions} dimensions, but {vectors.shape[1]} came: "
                 "encode both with the same recommender"
@@ -253,17 +251,17 @@ def _whole(argument: str, where: str, given: Iterable[int]) -> Tensor:
 
 
 def _vectors(argument: str, given: Tensor | np.ndarray[Any, Any]) -> Tensor:
-    if not isinstance(given, Tensor | np.ndarray):
-        raise CompressRecError(
-            f"{argument} must be a torch tensor or numpy array ({argument}, dimensions), but {type(given).__name__} came: convert it first"
-        )
-    if isinstance(given, np.ndarray):
+    if isinstance(given, Tensor):
+        vectors = given
+    elif isinstance(given, np.ndarray):
         if given.dtype.kind != "f" or given.dtype.itemsize > 8:
             raise CompressRecError(f"{argument} must be floating point, but a numpy array of {given.dtype} came: convert it with .astype")
         # torch takes neither negative strides, foreign byte order nor read-only memory
         vectors = torch.from_numpy(given.astype(given.dtype.newbyteorder("="), order="C", copy=True))
     else:
-        vectors = given
+        raise CompressRecError(
+            f"{argument} must be a torch tensor or numpy array ({argument}, dimensions), but {type(given).__name__} came: convert it first"
+        )
     if not vectors.dtype.is_floating_point or vectors.dim() != 2:
         raise CompressRecError(
             f"{argument} must be floating point ({argument}, dimensions), but {op.described(vectors)} came: one vector a row, also for one"

@@ -43,15 +43,23 @@ inline torch::stable::Tensor in_order(const torch::stable::Tensor& tensor) {
     return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
-// A new float32 tensor on the CPU; past the dispatcher, which would take longer than a small product.
-inline torch::stable::Tensor new_floats(const std::vector<int64_t>& shape) {
+// A new tensor on the CPU; past the dispatcher, which would take longer than a small product.
+inline torch::stable::Tensor new_tensor(const std::vector<int64_t>& shape, int32_t dtype) {
     std::vector<int64_t> strides(shape.size());
     int64_t step = 1;
     for (size_t axis = shape.size(); axis-- > 0; step *= std::max<int64_t>(shape[axis], 1)) strides[axis] = step;
     AtenTensorHandle made = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(),
-                                                    aoti_torch_dtype_float32(), aoti_torch_device_type_cpu(), 0, &made));
+                                                    dtype, aoti_torch_device_type_cpu(), 0, &made));
     return torch::stable::Tensor(made);
+}
+
+inline torch::stable::Tensor new_floats(const std::vector<int64_t>& shape) {
+    return new_tensor(shape, aoti_torch_dtype_float32());
+}
+
+inline torch::stable::Tensor new_ids(const std::vector<int64_t>& shape) {
+    return new_tensor(shape, aoti_torch_dtype_int64());
 }
 
 // "float32 (3, 384)"

@@ -63,7 +63,7 @@ std::tuple<Tensor, Tensor> cosine_top_k(const Tensor& given_queries, const Tenso
     }
 
     Tensor scores = new_floats({query_count, k});
-    Tensor ids = torch::stable::new_empty(queries, {query_count, k}, ScalarType::Long);
+    Tensor ids = new_ids({query_count, k});
 
     // Many queries: each thread takes blocks of them. Few: each takes a range of the items, and the ranges' best are merged. Neither
     // changes a bit of the result: a pair's score depends on the pair alone, and candidates are ordered totally.

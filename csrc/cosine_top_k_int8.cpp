@@ -119,7 +119,7 @@ std::tuple<Tensor, Tensor, Tensor> cosine_top_k_int8(const Tensor& given_queries
     if (bad_query != kNoRow) refuse_row(kOp, "queries", queries.const_data_ptr<float>(), bad_query, width);
 
     Tensor scores = new_floats({query_count, k}), bounds = new_floats({query_count, k});
-    Tensor ids = torch::stable::new_empty(queries, {query_count, k}, ScalarType::Long);
+    Tensor ids = new_ids({query_count, k});
     float *score_out = scores.mutable_data_ptr<float>(), *bound_out = bounds.mutable_data_ptr<float>();
     int64_t* id_out = ids.mutable_data_ptr<int64_t>();
     const float* residual_data = residuals.const_data_ptr<float>();
