@@ -1,6 +1,7 @@
-// Cosine top-k for few queries at a time: every row of the catalogue is read once for a handful of queries, and memory is what limits it.
+// Cosine top-k for few queries at a time (cosine_top_k_many.cu has the path for many): every row of the catalogue is
+// read once for a handful of queries, and memory is what limits it.
 //
-// A warp multiplies a few rows by kQueries queries, 32 products, or 16 for a single query: its lanes share each row, every lane sums all
+// A warp multiplies a few rows by kQueries queries, 32 products, or 8 for a single query: its lanes share each row, every lane sums all
 // products over its numbers of the rows, and one transposing reduction leaves lane i with the sum of (row i / kQueries, query
 // i % kQueries). Norms of rows are summed beside them, so that the catalogue is read once.
 #include "top_k_parts.h"
@@ -95,13 +96,13 @@ template <class Item, int kQueries, bool kAligned>
 __global__ void __launch_bounds__(kThreads, 2)
 scan_kernel(const Item* items, int64_t item_count, int64_t in_part, const float* unit, int64_t query_count, int width, int padded_width,
             int k, bool normalised, Exclusions exclusions, Key* kept, int* bad, int parts) {
-    constexpr int kItems = kQueries == 1 ? 16 : kLanes / kQueries;
+    constexpr int kItems = kQueries == 1 ? 8 : kLanes / kQueries;
     constexpr int kShare = kLanes / (kItems * kQueries);  // lanes with the same sum, of which the first counts
     SharedMemory shared;
     float* queries = shared.take<float>(kQueries * padded_width);
-    Selection selection(shared, kQueries, k);
     const int part = blockIdx.x % parts;
     const int64_t first_query = static_cast<int64_t>(blockIdx.x / parts) * kQueries;
+    Selection selection(shared, kQueries, k, first_query, exclusions);
     const int64_t first = part * in_part, last = first + in_part < item_count ? first + in_part : item_count;
     for (int i = threadIdx.x; i < kQueries * padded_width; i += kThreads) {
         queries[i] = first_query + i / padded_width < query_count ? unit[first_query * padded_width + i] : 0.0f;
@@ -110,7 +111,6 @@ scan_kernel(const Item* items, int64_t item_count, int64_t in_part, const float*
     __syncthreads();
 
     const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes, slot = lane / kShare % kQueries;
-    const int64_t query = first_query + slot;
     const unsigned alike = (kAllLanes / ((1ull << kQueries) - 1)) << slot;  // every kQueries-th lane
     for (int64_t round = first; round < last; round += kRound) {
         bool full = false;
@@ -135,7 +135,7 @@ scan_kernel(const Item* items, int64_t item_count, int64_t in_part, const float*
             float score = transposed_sum(sums, lane);
             const float square = transposed_sum(squares, lane);
             const int64_t item = start + lane / kShare / kQueries;
-            const bool there = lane % kShare == 0 && item < last && query < query_count;
+            const bool there = lane % kShare == 0 && item < last && first_query + slot < query_count;
             if (!normalised) {
                 const bool odd = there && !(square > kLeastSquare && square < kMostSquare);
                 score = score / sqrtf(odd ? 1.0f : square);
@@ -149,7 +149,7 @@ scan_kernel(const Item* items, int64_t item_count, int64_t in_part, const float*
             }
             const bool finite = fabsf(score) < INFINITY;
             if (there && !finite) atomicMax(bad, 1);
-            const bool filled = selection.offer(slot, alike, score, static_cast<unsigned>(item), there && finite, query, exclusions);
+            const bool filled = selection.offer(slot, alike, score, static_cast<unsigned>(item), there && finite);
             full = full || filled;
         }
         if (__syncthreads_or(full)) {
@@ -197,20 +197,20 @@ const char* scan_for(const CosineTopKTask& task, const Scratch& scratch, cudaStr
 
 }  // namespace
 
-int parts_for(int64_t query_count, int64_t item_count, int k, int multiprocessors) {
-    const int64_t groups = (query_count + 7) / 8, wanted = (2 * multiprocessors + groups - 1) / (groups ? groups : 1);
-    const int64_t least = k < kRound ? 4 * kRound : 4 * k;  // items in a part, so that merging stays small beside scanning
-    const int64_t most = (item_count + least - 1) / least;
-    return static_cast<int>(wanted < 1 ? 1 : wanted < most ? wanted : most);
+int parts_for(const CosineTopKTask& task, int multiprocessors) {
+    const bool many = serves_many(task);
+    return parts_of(task.query_count, task.item_count, task.k, many ? many_in_group(task.width) : 8, many ? 1 : 2, multiprocessors);
 }
 
 size_t cosine_top_k_scratch(const CosineTopKTask& task) {
+    if (serves_many(task)) return cosine_top_k_many_scratch(task);
     return Scratch(nullptr, task.query_count, padded(task.width), task.k, task.parts).bytes;
 }
 
 const char* cosine_top_k(const CosineTopKTask& task, void* on_stream) {
     const auto stream = static_cast<cudaStream_t>(on_stream);
     if (task.query_count == 0) return nullptr;
+    if (serves_many(task)) return cosine_top_k_many(task, on_stream);
     const Scratch scratch(task.scratch, task.query_count, padded(task.width), task.k, task.parts);
     const auto blocks = static_cast<unsigned>((task.query_count + kWarps - 1) / kWarps);
     COMPRESS_REC_LAUNCH(unit_kernel, blocks, kThreads, 0, stream, task.queries, task.query_count, task.width,

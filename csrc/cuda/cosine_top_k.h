@@ -29,9 +29,10 @@ struct CosineTopKTask {
     void* scratch;           // cosine_top_k_scratch bytes, aligned to 16
 };
 
-// How many parts to cut the items into, so that a device of so many multiprocessors is busy.
-int parts_for(int64_t query_count, int64_t item_count, int k, int multiprocessors);
+// How many parts to cut the items into, so that a device of so many multiprocessors is busy. All else but pointers to results is filled in.
+int parts_for(const CosineTopKTask& task, int multiprocessors);
 
+// Bytes of scratch memory that the task needs, its parts chosen.
 size_t cosine_top_k_scratch(const CosineTopKTask& task);
 
 // Puts the kernels on the stream (a cudaStream_t); allocates nothing and waits for nothing. Returns null, or why it cannot.
@@ -55,6 +56,7 @@ struct CosineTopKInt8Task {
     void* scratch;
 };
 
+int parts_for(const CosineTopKInt8Task& task, int multiprocessors);
 size_t cosine_top_k_int8_scratch(const CosineTopKInt8Task& task);
 const char* cosine_top_k_int8(const CosineTopKInt8Task& task, void* stream);
 

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kPanel = 16;
 constexpr double kLevels = 126 << 16;  // steps to a query's largest number; its highest digit is then at most 126
-// of the query (twice, where an index converted it first), of the item and of the score to float32, as compress_rec/ops/cosine_top_k_int8.py
+// roundings to float32 of the query (twice, where an index converted it first), of the item and of the score, as the reference has them
 constexpr float kRoundingOfUnits = 5 * 0x1p-24f;
 
 // A query's numbers in groups of four, each as four bytes of the highest digit, the middle and the lowest, and nothing.
@@ -67,9 +67,9 @@ int8_scan_kernel(const int* panels, const float* scales, int64_t item_count, int
                  int groups, int k, Exclusions exclusions, Key* kept, int* bad, int parts) {
     SharedMemory shared;
     Digits* queries = shared.take<Digits>(kQueries * places(groups));
-    Selection selection(shared, kQueries, k);
     const int part = blockIdx.x % parts;
     const int64_t first_query = static_cast<int64_t>(blockIdx.x / parts) * kQueries;
+    Selection selection(shared, kQueries, k, first_query, exclusions);
     const int64_t first = part * in_part, last = first + in_part < item_count ? first + in_part : item_count;
     for (int i = threadIdx.x; i < kQueries * places(groups); i += kThreads) {
         const bool there = first_query + i / places(groups) < query_count;
@@ -81,7 +81,7 @@ int8_scan_kernel(const int* panels, const float* scales, int64_t item_count, int
         const int64_t item = round + threadIdx.x, read = item < last ? item : last - 1;
         const int* codes = panels + (read / kPanel * groups) * kPanel + read % kPanel;
         int high[kQueries] = {}, middle[kQueries] = {}, low[kQueries] = {};
-#pragma unroll 8
+#pragma unroll 4
         for (int group = 0; group < groups; ++group) {
             const int four = __ldg(codes + group * kPanel);
 #pragma unroll
@@ -101,8 +101,7 @@ int8_scan_kernel(const int* panels, const float* scales, int64_t item_count, int
             const float score = static_cast<float>(static_cast<double>(total) * step_of(queries + q * places(groups), groups) * scale);
             const bool there = item < last && !removed && first_query + q < query_count, finite = fabsf(score) < INFINITY;
             if (there && !finite) atomicMax(bad, 1);
-            const auto id = static_cast<unsigned>(item);
-            const bool filled = selection.offer(q, kAllLanes, score, id, there && finite, first_query + q, exclusions);
+            const bool filled = selection.offer(q, kAllLanes, score, static_cast<unsigned>(item), there && finite);
             full = full || filled;
         }
         if (__syncthreads_or(full)) {
@@ -150,6 +149,10 @@ cudaError_t int8_scan(const CosineTopKInt8Task& task, const Scratch& scratch, cu
 }
 
 }  // namespace
+
+int parts_for(const CosineTopKInt8Task& task, int multiprocessors) {
+    return parts_of(task.query_count, task.item_count, task.k, 8, 2, multiprocessors);
+}
 
 size_t cosine_top_k_int8_scratch(const CosineTopKInt8Task& task) {
     return Scratch(nullptr, task.query_count, floats_a_query(task.width), task.k, task.parts).bytes;

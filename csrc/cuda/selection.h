@@ -11,13 +11,13 @@ namespace compress_rec::cuda {
 using Key = unsigned long long;
 
 constexpr int kThreads = 256, kWarps = kThreads / kLanes;
-constexpr int kRound = 256;   // the most a query gets between two barriers
+constexpr int kRound = 256;  // the most a query gets between two barriers
 constexpr int kMostKept = 1024;
 
 // Room for k and a round, as a power of two, since it is sorted.
-constexpr __host__ __device__ int capacity_for(int k) {
-    int capacity = 2 * kRound;
-    while (capacity < k + kRound) capacity *= 2;
+constexpr __host__ __device__ int capacity_for(int k, int round = kRound) {
+    int capacity = 2 * round;
+    while (capacity < k + round) capacity *= 2;
     return capacity;
 }
 
@@ -65,60 +65,71 @@ __device__ inline bool is_excluded(const Exclusions& exclusions, int64_t query, 
     return __any_sync(kAllLanes, found) != 0;
 }
 
+// Takes the excluded out of a buffer of keys in shared memory, sorts it, keeps the best k and returns the k-th, or 0. `count` is how many
+// there are, and how many of them are settled already. By one warp.
+__device__ inline Key keep_best_of(Key* keys, int2& count, int k, int64_t query, const Exclusions& exclusions) {
+    const int lane = threadIdx.x % kLanes;
+    const int2 before = count;
+    int size = kLanes;
+    while (size < before.x || size < k) size *= 2;
+    for (int i = before.x + lane; i < size; i += kLanes) keys[i] = 0;
+    __syncwarp();
+    if (exclusions.ids) {
+        for (int i = before.y; i < before.x; ++i) {
+            const bool excluded = is_excluded(exclusions, query, id_of(keys[i]), lane);
+            __syncwarp();
+            if (excluded && lane == 0) keys[i] = 0;
+        }
+        __syncwarp();
+    }
+    sort_falling(keys, size, lane);
+    int filled = 0;
+    for (int i = lane; i < k; i += kLanes) filled += keys[i] != 0;
+    for (int step = kLanes / 2; step; step /= 2) filled += __shfl_xor_sync(kAllLanes, filled, step);
+    const Key last = keys[k - 1];
+    __syncwarp();
+    if (lane == 0) count = make_int2(filled, filled);
+    return last;
+}
+
 class Selection {
   public:
-    // kept: (queries, capacity) keys in shared memory
-    __device__ Selection(SharedMemory& shared, int queries, int k)
-        : queries_(queries), k_(k), capacity_(capacity_for(k)), kept_(shared.take<Key>(queries * capacity_for(k))),
-          thresholds_(shared.take<Key>(queries)), counts_(shared.take<int>(queries)) {}
+    // Buffers of `queries` in shared memory; the first is that of query `first_query`.
+    __device__ Selection(SharedMemory& shared, int queries, int k, int64_t first_query, const Exclusions& exclusions)
+        : queries_(queries), k_(k), capacity_(capacity_for(k)), first_query_(first_query), exclusions_(exclusions),
+          kept_(shared.take<Key>(queries * capacity_for(k))), thresholds_(shared.take<Key>(queries)), counts_(shared.take<int2>(queries)) {}
 
     static constexpr __host__ __device__ int bytes(int queries, int k) {
-        return shared_bytes<Key>(queries * capacity_for(k)) + shared_bytes<Key>(queries) + shared_bytes<int>(queries);
+        return shared_bytes<Key>(queries * capacity_for(k)) + shared_bytes<Key>(queries) + shared_bytes<int2>(queries);
     }
 
     // To be followed by a barrier.
     __device__ void begin() {
-        for (int slot = threadIdx.x; slot < queries_; slot += kThreads) thresholds_[slot] = 0, counts_[slot] = 0;
+        for (int slot = threadIdx.x; slot < queries_; slot += kThreads) thresholds_[slot] = 0, counts_[slot] = make_int2(0, 0);
     }
 
     // Every lane offers one score of one item to the query in its slot; `alike` are the lanes with the same slot. Where `there` is false
     // a lane offers nothing. Returns whether the lane saw a buffer that has to be sorted before the next round.
-    __device__ bool offer(int slot, unsigned alike, float score, unsigned id, bool there, int64_t query, const Exclusions& exclusions) {
+    __device__ bool offer(int slot, unsigned alike, float score, unsigned id, bool there) {
         const int lane = threadIdx.x % kLanes;
         const Key key = key_of(score, id);
-        bool passes = there && key > thresholds_[slot];
-        unsigned passing = __ballot_sync(kAllLanes, passes);
+        const bool passes = there && key > thresholds_[slot];
+        const unsigned passing = __ballot_sync(kAllLanes, passes);
         if (!passing) return false;
-        if (exclusions.ids) {
-            for (unsigned left = passing; left; left &= left - 1) {
-                const int source = __ffs(left) - 1;
-                const int64_t asked = __shfl_sync(kAllLanes, query, source);
-                const bool excluded = is_excluded(exclusions, asked, __shfl_sync(kAllLanes, id, source), lane);
-                if (lane == source && excluded) passes = false;
-            }
-            passing = __ballot_sync(kAllLanes, passes);
-        }
         const unsigned mine = passing & alike;
         const int first = __ffs(mine) - 1;
         int place = 0;
-        if (lane == first) place = atomicAdd(&counts_[slot], __popc(mine));
+        if (lane == first) place = atomicAdd(&counts_[slot].x, __popc(mine));
         place = __shfl_sync(kAllLanes, place, first < 0 ? lane : first) + __popc(mine & ((1u << lane) - 1));
         if (passes) kept_[slot * capacity_ + place] = key;
         return passes && place + 1 > capacity_ - kRound;
     }
 
-    // Sorts every buffer and keeps the best k of it. By all warps, between two barriers.
+    // Takes the excluded out of every buffer, sorts it and keeps the best k. By all warps, between two barriers.
     __device__ void keep_best() {
-        const int lane = threadIdx.x % kLanes;
         for (int slot = threadIdx.x / kLanes; slot < queries_; slot += kWarps) {
-            Key* keys = kept_ + slot * capacity_;
-            const int count = counts_[slot];
-            int size = kLanes;
-            while (size < count || size < k_) size *= 2;
-            for (int i = count + lane; i < size; i += kLanes) keys[i] = 0;
-            __syncwarp();
-            sort_falling(keys, size, lane);
-            if (lane == 0) counts_[slot] = count < k_ ? count : k_, thresholds_[slot] = keys[k_ - 1];
+            const Key last = keep_best_of(kept_ + slot * capacity_, counts_[slot], k_, first_query_ + slot, exclusions_);
+            if (threadIdx.x % kLanes == 0) thresholds_[slot] = last;
         }
     }
 
@@ -127,9 +138,11 @@ class Selection {
 
   private:
     int queries_, k_, capacity_;
+    int64_t first_query_;
+    Exclusions exclusions_;
     Key* kept_;
     Key* thresholds_;
-    int* counts_;
+    int2* counts_;  // keys in the buffer, and how many of them are sorted and known not to be excluded
 };
 
 }  // namespace compress_rec::cuda

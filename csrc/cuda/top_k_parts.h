@@ -10,6 +10,21 @@ constexpr int kStep = 4 * kLanes;  // numbers of a row that a warp reads at a ti
 
 constexpr int64_t padded(int64_t width) { return (width + kStep - 1) / kStep * kStep; }
 
+// Enough blocks for so many multiprocessors, where a block takes `in_group` queries and each multiprocessor holds `at_once` blocks; but no
+// more than leave each part many times k items, so that merging stays small beside scanning.
+inline int parts_of(int64_t query_count, int64_t item_count, int k, int64_t in_group, int at_once, int multiprocessors) {
+    const int64_t groups = query_count > in_group ? (query_count + in_group - 1) / in_group : 1;
+    const int64_t wanted = (int64_t{at_once} * multiprocessors + groups - 1) / groups;
+    const int64_t least = k < kRound ? 4 * kRound : 4 * k, most = (item_count + least - 1) / least;
+    return static_cast<int>(wanted < 1 || most < 1 ? 1 : wanted < most ? wanted : most);
+}
+
+// The path for many queries, in cosine_top_k_many.cu: whether it takes the task, and how many queries a block of it holds.
+bool serves_many(const CosineTopKTask& task);
+int many_in_group(int width);
+size_t cosine_top_k_many_scratch(const CosineTopKTask& task);
+const char* cosine_top_k_many(const CosineTopKTask& task, void* stream);
+
 // Where the parts of the scratch memory lie.
 struct Scratch {
     float* unit;   // (query_count, padded width) unit queries
@@ -56,15 +71,14 @@ __device__ inline void write_part(const Selection& selection, Key* kept, int par
 static __global__ void __launch_bounds__(kThreads)
 merge_kernel(const Key* kept, const int* bad, int parts, int64_t query_count, int k, float* scores, int64_t* ids) {
     SharedMemory shared;
-    Selection selection(shared, 1, k);
+    const int64_t query = blockIdx.x, total = static_cast<int64_t>(parts) * k;
+    Selection selection(shared, 1, k, query, Exclusions{});
     selection.begin();
     __syncthreads();
-    const int64_t query = blockIdx.x, total = static_cast<int64_t>(parts) * k;
-    const Exclusions none{};
     for (int64_t start = 0; start < total; start += kRound) {
         const int64_t i = start + threadIdx.x;
         const Key key = i < total ? kept[(i / k * query_count + query) * k + i % k] : 0;
-        const bool full = selection.offer(0, kAllLanes, score_of(key), static_cast<unsigned>(id_of(key)), key != 0, query, none);
+        const bool full = selection.offer(0, kAllLanes, score_of(key), static_cast<unsigned>(id_of(key)), key != 0);
         if (__syncthreads_or(full)) {
             selection.keep_best();
             __syncthreads();

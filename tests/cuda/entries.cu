@@ -1,31 +1,41 @@
 // The launchers as plain functions, for tests in Python: the same file for the emulation and for nvcc.
 #include "cosine_top_k.cu"
 #include "cosine_top_k_int8.cu"
+#include "cosine_top_k_many.cu"
 
 #define ENTRY extern "C" __attribute__((visibility("default")))
 
 using namespace compress_rec::cuda;
 
-ENTRY uint64_t cosine_top_k_entry_scratch(int64_t queries, int64_t width, int64_t k, int64_t parts) {
+static CosineTopKTask task_of(int64_t query_count, const void* items, int64_t type, int64_t item_count, int64_t width, int64_t k,
+                              int64_t normalised) {
     CosineTopKTask task{};
-    task.query_count = queries, task.width = static_cast<int>(width), task.k = static_cast<int>(k), task.parts = static_cast<int>(parts);
+    task.items = items, task.type = static_cast<ItemType>(type), task.query_count = query_count, task.item_count = item_count;
+    task.width = static_cast<int>(width), task.k = static_cast<int>(k), task.normalised = normalised != 0;
+    return task;
+}
+
+ENTRY uint64_t cosine_top_k_entry_scratch(int64_t query_count, const void* items, int64_t type, int64_t item_count, int64_t width,
+                                          int64_t k, int64_t normalised, int64_t parts) {
+    CosineTopKTask task = task_of(query_count, items, type, item_count, width, k, normalised);
+    task.parts = static_cast<int>(parts);
     return cosine_top_k_scratch(task);
 }
 
-ENTRY const char* cosine_top_k_entry(const float* queries, int64_t query_count, const void* items, int64_t type, int64_t item_count,
-                                     int64_t width, int64_t k, int64_t normalised, const int64_t* exclude, const int64_t* offsets, int64_t exclude_count,
-                                     int64_t parts, float* scores, int64_t* ids, void* scratch) {
-    CosineTopKTask task{};
-    task.queries = queries, task.items = items, task.type = static_cast<ItemType>(type);
-    task.query_count = query_count, task.item_count = item_count, task.width = static_cast<int>(width), task.k = static_cast<int>(k);
-    task.normalised = normalised != 0;
+ENTRY const char* cosine_top_k_entry(int64_t query_count, const void* items, int64_t type, int64_t item_count, int64_t width, int64_t k,
+                                     int64_t normalised, int64_t parts, const float* queries, const int64_t* exclude,
+                                     const int64_t* offsets, int64_t exclude_count, float* scores, int64_t* ids, void* scratch) {
+    CosineTopKTask task = task_of(query_count, items, type, item_count, width, k, normalised);
+    task.parts = static_cast<int>(parts), task.queries = queries;
     task.exclude = exclude, task.exclude_offsets = offsets, task.exclude_count = exclude_count;
-    task.parts = static_cast<int>(parts), task.scores = scores, task.ids = ids, task.scratch = scratch;
+    task.scores = scores, task.ids = ids, task.scratch = scratch;
     return cosine_top_k(task, nullptr);
 }
 
-ENTRY int64_t parts_for_entry(int64_t queries, int64_t items, int64_t k, int64_t multiprocessors) {
-    return parts_for(queries, items, static_cast<int>(k), static_cast<int>(multiprocessors));
+ENTRY int64_t parts_for_entry(int64_t query_count, const void* items, int64_t type, int64_t item_count, int64_t width, int64_t k,
+                              int64_t normalised, int64_t multiprocessors) {
+    const CosineTopKTask task = task_of(query_count, items, type, item_count, width, k, normalised);
+    return parts_for(task, static_cast<int>(multiprocessors));
 }
 
 static CosineTopKInt8Task int8_task(int64_t queries, int64_t width, int64_t k, int64_t parts) {

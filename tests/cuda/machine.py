@@ -98,11 +98,11 @@ class Emulated:
         if fault or told not in (b"", b"no error"):
             raise KernelFault(fault or told.decode())
 
-    def number(self, function: str, *arguments: int) -> int:
-        """Return what a function of whole numbers says."""
+    def number(self, function: str, *arguments: Any) -> int:
+        """Return what a function of whole numbers and arrays says."""
         asked = getattr(self.library, function)
         asked.restype = ctypes.c_int64
-        return int(asked(*(ctypes.c_int64(argument) for argument in arguments)))
+        return int(asked(*(_plain(argument) for argument in arguments)))
 
     def in_every_order(self, work: Callable[[], None]) -> None:
         """Do the same work with the threads in several orders, and raise a fault, or that results differ."""

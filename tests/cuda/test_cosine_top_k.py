@@ -30,20 +30,16 @@ def search(
 ) -> tuple[Tensor, Tensor]:
     """Return scores and ids as the op does, from the launcher itself."""
     count, (item_count, width) = len(queries), items.shape
-    needed = device.number("cosine_top_k_entry_scratch", count, width, k, parts)
-    scratch = device.empty("scratch", (needed,), torch.uint8, scratch=True)
+    given = device.put("queries", queries)
+    shape = count, device.put("items", items), TYPES.index(items.dtype), item_count, width, k, int(normalised), parts
+    scratch = device.empty("scratch", (device.number("cosine_top_k_entry_scratch", *shape),), torch.uint8, scratch=True)
     scores, ids = device.empty("scores", (count, k), torch.float32), device.empty("ids", (count, k), torch.int64)
-    given = device.put("queries", queries), device.put("items", items)
     excluded: tuple[Any, ...] = (None, None, 0)
     if exclude is not None and offsets is not None:
         excluded = device.put("exclude", exclude), device.put("offsets", offsets), len(exclude)
-    kind = TYPES.index(items.dtype)
 
     def work() -> None:
-        device.call(
-            *("cosine_top_k_entry", given[0], count, given[1], kind, item_count, width, k, int(normalised)),
-            *(*excluded, parts, scores, ids, scratch),
-        )
+        device.call("cosine_top_k_entry", *shape, given, *excluded, scores, ids, scratch)
 
     device.in_every_order(work) if in_every_order else work()
     return scores.tensor().clone(), ids.tensor().clone()
@@ -51,7 +47,8 @@ def search(
 
 @pytest.mark.parametrize("case", OWED["cosine_top_k"].cases)
 def test_close_to_a_float64_run(device: Emulated, case: str) -> None:
-    arguments = OWED["cosine_top_k"].cases[case]()
+    queries, *others = OWED["cosine_top_k"].cases[case]()
+    arguments = (queries[:41], *others) if case == "many queries" else (queries, *others)
     result = search(device, *arguments)
     reference = op.find("cosine_top_k").reference(*arguments)
     assert_ranking(result, reference, OWED["cosine_top_k"].precise(*arguments), arguments[2])
@@ -101,6 +98,52 @@ def test_catalogues_in_half_precision(device: Emulated, kind: torch.dtype, queri
     bound = (width / 8 + 4) * torch.finfo(torch.float32).eps
     assert (scores - precise.gather(1, ids)).abs().max() <= bound
     assert (precise.gather(1, ids) - best).abs().max() <= 2 * bound
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("queries", "count", "width", "k"),
+    [(17, 300, 64, 10), (130, 700, 24, 5), (70, 260, 512, 3), (33, 500, 72, 200), (17, 130, 8, 130), (20, 1100, 8, 1024)],
+)
+def test_many_queries_on_the_tensor_cores(device: Emulated, kind: torch.dtype, queries: int, count: int, width: int, k: int) -> None:
+    asked, items = rand(queries, width), torch.nn.functional.normalize(rand(count, width, seed=1)).to(kind)
+    excluded = ragged([[q % count, (7 * q) % count, count - 1] for q in range(queries)])
+    scores, ids = search(device, asked, items, k, *excluded, normalised=True)
+    unit = torch.nn.functional.normalize(asked.double()).float().to(kind).double()
+    precise = unit @ items.double().T
+    for q in range(queries):
+        precise[q, excluded[0][excluded[1][q] : excluded[1][q + 1]]] = -torch.inf
+    filled = min(k, count - max(len(set(excluded[0][excluded[1][q] : excluded[1][q + 1]].tolist())) for q in range(queries)))
+    found = precise.gather(1, ids[:, :filled])
+    bound = (width / 16 + 4) * torch.finfo(torch.float32).eps
+    assert (scores[:, :filled] - found).abs().max() <= bound
+    assert (found - precise.sort(descending=True).values[:, :filled]).abs().max() <= 2 * bound
+    assert (scores[:, :filled].diff() <= 0).all()
+    tied = scores[:, :filled].diff() == 0
+    assert (ids[:, :filled].diff()[tied] > 0).all()
+
+
+def test_many_queries_in_every_order(device: Emulated) -> None:
+    asked, items = rand(40, 72), torch.nn.functional.normalize(rand(400, 72, seed=1)).bfloat16()
+    whole = search(device, asked, items, 6, normalised=True, parts=1)
+    in_parts = search(device, asked, items, 6, normalised=True, parts=2, in_every_order=True)
+    assert all(torch.equal(one, two) for one, two in zip(whole, in_parts, strict=True))
+
+
+def test_many_queries_and_what_is_not_finite(device: Emulated) -> None:
+    asked, items = rand(20, 16), torch.nn.functional.normalize(rand(200, 16, seed=1)).bfloat16()
+    wrong = asked.clone()
+    wrong[3, 2], wrong[4] = torch.inf, 0
+    scores, ids = search(device, wrong, items, 4, normalised=True)
+    assert scores[3].isnan().all()
+    assert ids[3].tolist() == [-1] * 4
+    assert scores[4].tolist() == [0.0] * 4
+    assert ids[4].tolist() == [0, 1, 2, 3]
+    assert torch.isfinite(scores[[*range(3), *range(5, 20)]]).all()
+    items[177, 3] = torch.nan
+    scores, ids = search(device, asked, items, 4, normalised=True)
+    assert scores.isnan().all()
+    assert (ids == -1).all()
 
 
 @pytest.mark.parametrize(("count", "k"), [(1500, 1024), (2500, 300), (1024, 1024)])
@@ -160,7 +203,7 @@ def test_a_query_too_wide_for_a_block_is_refused(device: Emulated) -> None:
     ("queries", "items", "k"), [(1, 100, 10), (1, 10**6, 10), (1, 10**6, 1024), (4096, 10**6, 10), (8, 5000, 100), (0, 5, 1)]
 )
 def test_parts_keep_the_device_busy_and_the_merge_small(device: Emulated, queries: int, items: int, k: int) -> None:
-    parts = device.number("parts_for_entry", queries, items, k, 132)
+    parts = device.number("parts_for_entry", queries, 0, 0, items, 384, k, 0, 132)
     assert 1 <= parts <= 2 * 132
     assert parts == 1 or items / parts >= 2 * k
     if items == 10**6 and queries == 1 and k == 10:
