@@ -27,17 +27,9 @@ __device__ inline void multiply_add(float (&c)[4], const unsigned (&a)[4], const
 
 __device__ inline unsigned shared_address(const void* place) { return static_cast<unsigned>(__cvta_generic_to_shared(place)); }
 
-// Four matrices of 8 × 8 numbers of 16 bits: lane l says where row l % 8 of matrix l / 8 lies, and gets of each columns 2t, 2t + 1 of row g.
+// Four matrices of 8 × 8 numbers of 16 bits: lane l says where row l % 8 of matrix l / 8 lies, and gets columns 2t, 2t + 1 of row g of all.
 __device__ inline void load_matrices(unsigned (&registers)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(registers[0]), "=r"(registers[1]), "=r"(registers[2]), "=r"(registers[3])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
-
-// The same, each matrix turned over.
-__device__ inline void load_matrices_turned(unsigned (&registers)[4], const void* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(registers[0]), "=r"(registers[1]), "=r"(registers[2]), "=r"(registers[3])
                  : "r"(shared_address(row))
                  : "memory");
@@ -96,13 +88,6 @@ inline void load_matrices(unsigned (&registers)[4], const void* row, CUDA_EMULAT
     for (int matrix = 0; matrix < 4; ++matrix) {
         registers[matrix] = static_cast<const unsigned*>(rows[8 * matrix + lane / 4])[lane % 4];
     }
-}
-
-inline void load_matrices_turned(unsigned (&registers)[4], const void* row, CUDA_EMULATION_SITE) {
-    const auto rows = cuda_emulation::exchange("ldmatrix.trans", kAllLanes, row, file, line);
-    const int lane = cuda_emulation::lane(), g = lane / 4, t = lane % 4;
-    const auto number = [&](int matrix, int at) -> unsigned { return static_cast<const uint16_t*>(rows[8 * matrix + at])[g]; };
-    for (int matrix = 0; matrix < 4; ++matrix) registers[matrix] = number(matrix, 2 * t) | number(matrix, 2 * t + 1) << 16;
 }
 
 inline void copy_16(void* shared, const void* global, bool there) {

@@ -2,6 +2,8 @@
 #include "cosine_top_k.cu"
 #include "cosine_top_k_int8.cu"
 #include "cosine_top_k_many.cu"
+#include "low_rank_feed_forward.cu"
+#include "low_rank_linear.cu"
 
 #define ENTRY extern "C" __attribute__((visibility("default")))
 
@@ -57,4 +59,28 @@ ENTRY const char* cosine_top_k_int8_entry(const float* queries, int64_t query_co
     task.exclude = exclude, task.exclude_offsets = offsets, task.exclude_count = exclude_count;
     task.scores = scores, task.ids = ids, task.bounds = bounds, task.scratch = scratch;
     return cosine_top_k_int8(task, nullptr);
+}
+
+ENTRY int64_t low_rank_linear_entry_splits(int64_t rows, int64_t outputs, int64_t multiprocessors) {
+    return splits_for(rows, static_cast<int>(outputs), static_cast<int>(multiprocessors));
+}
+
+ENTRY const char* low_rank_linear_entry(int64_t type, const void* x, const void* a, const void* b, const void* bias, void* y, int64_t rows,
+                                        int64_t inputs, int64_t rank, int64_t outputs, int64_t splits) {
+    LowRankLinearTask task{};
+    task.type = static_cast<NumberType>(type), task.x = x, task.a = a, task.b = b, task.bias = bias, task.y = y, task.rows = rows;
+    task.inputs = static_cast<int>(inputs), task.rank = static_cast<int>(rank), task.outputs = static_cast<int>(outputs);
+    task.splits = static_cast<int>(splits);
+    return low_rank_linear(task, nullptr);
+}
+
+ENTRY const char* low_rank_feed_forward_entry(int64_t type, const void* x, const void* a, const void* b, const void* bias, const void* c,
+                                              const void* d, const void* bias_out, void* y, int64_t rows, int64_t inputs, int64_t rank,
+                                              int64_t hidden, int64_t rank_out, int64_t outputs) {
+    LowRankFeedForwardTask task{};
+    task.type = static_cast<NumberType>(type), task.x = x, task.a = a, task.b = b, task.bias = bias, task.c = c, task.d = d;
+    task.bias_out = bias_out, task.y = y, task.rows = rows;
+    task.inputs = static_cast<int>(inputs), task.rank = static_cast<int>(rank), task.hidden = static_cast<int>(hidden);
+    task.rank_out = static_cast<int>(rank_out), task.outputs = static_cast<int>(outputs);
+    return low_rank_feed_forward(task, nullptr);
 }
