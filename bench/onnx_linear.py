@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 
-def dynamic_quantize_matmul(x: Tensor, weight: Tensor, bias: Tensor, bits: int) -> Callable[[], Tensor]:
-    """Return a call of ``com.microsoft.DynamicQuantizeMatMul`` on one thread; it writes and returns the same memory each time.
+def dynamic_quantize_matmul(x: Tensor, weight: Tensor, bias: Tensor, bits: int, bound: bool = True) -> Callable[[], Tensor]:
+    """Return a call of ``com.microsoft.DynamicQuantizeMatMul`` on one thread.
 
     bits: 8, the weight in -127 … 127; 7, in -64 … 64, which onnxruntime calls a reduced range: without VNNI its products of bytes
         saturate with 8
+    bound: whether each call writes and returns the same memory, or makes its result anew
     """
     import onnx
     import onnxruntime
@@ -42,9 +43,11 @@ def dynamic_quantize_matmul(x: Tensor, weight: Tensor, bias: Tensor, bits: int) 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session: Any = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    given = x.contiguous().numpy()
+    if not bound:
+        return lambda: torch.from_numpy(session.run(["y"], {"x": given})[0])
     y = np.zeros(shape, np.float32)
     binding = session.io_binding()
-    given = x.contiguous().numpy()
     binding.bind_cpu_input("x", given)
     binding.bind_output("y", "cpu", 0, np.float32, shape, y.ctypes.data)
 

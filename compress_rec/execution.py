@@ -19,10 +19,27 @@ def ends(form: Form) -> Iterator[Form]:
         yield form
 
 
+def chains(form: Form) -> Iterator[ChainForm]:
+    """Yield the chains of factors, those in sums among them."""
+    form = resolve(form)
+    if isinstance(form, SumForm):
+        for part in form.parts:
+            yield from chains(part)
+    elif isinstance(form, ChainForm):
+        yield form
+
+
 def notes(towers: Towers) -> tuple[str, ...]:
     """Return in a few words each what keeps a variant's time from following its size."""
     found = [end for tower in towers.towers.values() for _, form in tower.encoder.forms() for end in ends(form)]
+    factored = [chain for tower in towers.towers.values() for _, form in tower.encoder.forms() for chain in chains(form)]
+    dear = sum(chain.operations() > chain.shape[0] * chain.shape[1] for chain in factored)
     told = []
+    if dear:
+        told.append(
+            f"above the break-even: {dear} of {len(factored)} factorized weights take more multiplications than the weight they stand for, "
+            "so that time does not fall"
+        )
     if any(end.bytes_only for end in found):
         told.append("bytes only: sparse weights are rebuilt dense at load, so that time stays")
     if any(isinstance(end, Int8Form) for end in found):

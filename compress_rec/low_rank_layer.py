@@ -21,32 +21,49 @@ Made = TypeVar("Made")
 
 
 class WhileUnchanged(Generic[Made]):
-    """What ``make`` makes of some tensors, kept as long as none of them is written to or replaced.
+    """What ``make`` makes of a layer's two factors, kept as long as neither is written to or replaced.
 
     Writes are told by torch's version counter, so that one past it (through ``.data``, or numpy) goes unseen. Copies and pickles of it
     are empty.
     """
 
-    def __init__(self, make: Callable[..., Made]) -> None:
+    def __init__(self, make: Callable[[Tensor, Tensor], Made]) -> None:
         self._make = make
-        self._kept: tuple[tuple[tuple[Tensor, int, int, torch.Size], ...], Made] | None = None
+        self._kept: tuple[Made, Tensor, int, int, torch.Size, Tensor, int, int, torch.Size] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return WhileUnchanged, (self._make,)
 
-    def __call__(self, *sources: Tensor) -> Made:
-        """Return ``make(*sources)``, made now or kept; the sources must have version counters, which inference tensors have not."""
+    def __call__(self, x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None) -> Made | None:
+        """Return ``make(a, b)``, made now or kept.
+
+        ``None`` where the product of x may not be taken from it: where something is traced or compiled, asks for a gradient, is no float32
+        on the CPU, or has no version counter, as inference tensors have not.
+        """
+        # all in one, in the order of what it costs: this runs at every call, and takes as long as a small product's arithmetic
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.dtype is not torch.float32 or not x.is_cpu:
+            return None
+        if bias is not None and (bias.dtype is not torch.float32 or not bias.is_cpu):
+            return None
+        if torch.is_grad_enabled() and (x.requires_grad or a.requires_grad or b.requires_grad or (bias is not None and bias.requires_grad)):
+            return None
         kept = self._kept
-        if kept is not None:
-            # the tensors themselves are held, so that no others can come to lie where they lay; a loop, since this runs at every call
-            for source, (before, version, place, shape) in zip(sources, kept[0], strict=True):
-                if source is not before or source._version != version or source.data_ptr() != place or source.shape != shape:
-                    break
-            else:
-                return kept[1]
+        # the tensors themselves are held, so that no others can come to lie where they lay
+        if kept is None or a is not kept[1] or b is not kept[5]:
+            return self._anew(a, b)
+        if a._version != kept[2] or a.data_ptr() != kept[3] or a.shape != kept[4]:
+            return self._anew(a, b)
+        if b._version != kept[6] or b.data_ptr() != kept[7] or b.shape != kept[8]:
+            return self._anew(a, b)
+        return kept[0]
+
+    def _anew(self, a: Tensor, b: Tensor) -> Made | None:
+        self._kept = None
+        if not (a.is_cpu and b.is_cpu and a.dtype is b.dtype is torch.float32) or a.is_inference() or b.is_inference():
+            return None
         with torch.no_grad():
-            made = self._make(*(source.detach() for source in sources))
-        self._kept = tuple((source, source._version, source.data_ptr(), source.shape) for source in sources), made
+            made = self._make(a.detach(), b.detach())
+        self._kept = made, a, a._version, a.data_ptr(), a.shape, b, b._version, b.data_ptr(), b.shape
         return made
 
     def forget(self) -> None:
@@ -54,39 +71,26 @@ class WhileUnchanged(Generic[Made]):
         self._kept = None
 
 
-def _packed_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    return packed(a), packed(b)
+Panels = tuple[Tensor, Tensor, int]  # of a, of b, and the outputs
+
+
+def _packed_pair(a: Tensor, b: Tensor) -> Panels:
+    return packed(a), packed(b), b.shape[0]
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     return b @ a
 
 
-def panels_of_factors() -> WhileUnchanged[tuple[Tensor, Tensor]]:
+def panels_of_factors() -> WhileUnchanged[Panels]:
     """Return the place where a layer keeps the panels of its two factors."""
     return WhileUnchanged(_packed_pair)
 
 
-def may_keep(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None) -> bool:
-    """Say whether a product may be taken from something made of the factors before: float32 on the CPU, no gradient, no tracing."""
-    if torch.compiler.is_compiling():
-        return False
-    if not (x.is_cpu and a.is_cpu and b.is_cpu and x.dtype is a.dtype is b.dtype is torch.float32):
-        return False
-    if bias is not None and not (bias.is_cpu and bias.dtype is torch.float32):
-        return False
-    if torch.is_grad_enabled() and (x.requires_grad or a.requires_grad or b.requires_grad or (bias is not None and bias.requires_grad)):
-        return False
-    return not (a.is_inference() or b.is_inference() or torch.jit.is_tracing())
-
-
-def low_rank(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, panels: WhileUnchanged[tuple[Tensor, Tensor]]) -> Tensor:
+def low_rank(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, panels: WhileUnchanged[Panels]) -> Tensor:
     """``low_rank_linear``, from ``panels`` where that may be and a compiled kernel reads them."""
-    if may_keep(x, a, b, bias) and low_rank_linear_packed.compiled:
-        kept_a, kept_b = panels(a, b)
-        y: Tensor = low_rank_linear_packed(x, kept_a, kept_b, b.shape[0], bias)
-    else:
-        y = low_rank_linear(x, a, b, bias)
+    kept = panels(x, a, b, bias) if low_rank_linear_packed.compiled else None
+    y: Tensor = low_rank_linear(x, a, b, bias) if kept is None else low_rank_linear_packed(x, *kept, bias)
     return y
 
 
@@ -165,8 +169,10 @@ class LowRankLinear(nn.Module):
         a, b, bias = parameters["a"], parameters["b"], parameters.get("bias")
         assert a is not None
         assert b is not None
-        if self._costs_more and may_keep(x, a, b, bias) and x.dim() and x.shape[-1] == a.shape[1]:
-            return F.linear(x, self._dense(a, b), bias)
+        if self._costs_more:
+            weight = self._dense(x, a, b, bias)
+            if weight is not None and x.dim() and x.shape[-1] == weight.shape[1]:  # else the op refuses
+                return F.linear(x, weight, bias)
         return low_rank(x, a, b, bias, self._panels)
 
     def train(self, mode: bool = True) -> LowRankLinear:

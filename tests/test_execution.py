@@ -6,6 +6,7 @@ from compress_rec import op
 from compress_rec.execution import notes
 from compress_rec.recipe import Step
 from compress_rec.recipes.factorize import Factorize
+from compress_rec.recipes.prune_neurons import PruneNeurons
 from compress_rec.recipes.prune_weights import PruneWeights
 from compress_rec.recipes.quantize_int8 import QuantizeInt8
 from compress_rec.variant import lessons_of
@@ -19,6 +20,15 @@ def test_float_weights_need_no_note() -> None:
     assert notes(variant.towers) == ()
     lessons = lessons_of(variant.towers, {"item": TEXTS})
     assert notes(variant.then(Step(Factorize(method="plain", keep=0.5)), lessons).towers) == ()
+
+
+def test_factors_above_the_break_even_are_counted() -> None:
+    """Neurons cut after the rank was chosen leave factors that together are larger than what they stand for."""
+    variant = small_variant(0)
+    lessons = lessons_of(variant.towers, {"item": TEXTS})
+    cut = variant.then(Step(Factorize(method="plain", keep=0.9)), lessons).then(Step(PruneNeurons(keep=0.5)), lessons)
+    (told,) = notes(cut.towers)
+    assert told.startswith("above the break-even: 6 of 18 factorized weights")
 
 
 def test_rebuilt_weights_are_said_to_save_bytes_only() -> None:

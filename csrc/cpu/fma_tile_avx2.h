@@ -12,6 +12,7 @@ constexpr int64_t kPanelColumns = 16;
 template <int ROWS, int VECTORS>
 inline __attribute__((always_inline)) void fma_tile(const float* rows, int64_t row_stride, int64_t step_stride, const float* panels,
                                                     int64_t panel_stride, int64_t steps, __m256 (&sum_f32x8)[ROWS][VECTORS]) {
+#pragma GCC unroll 2  // half the branches, of which the last is often guessed wrong: 2 % where the steps are few
     for (int64_t s = 0; s < steps; ++s) {
         __m256 column_f32x8[VECTORS];
         for (int v = 0; v < VECTORS; ++v)
