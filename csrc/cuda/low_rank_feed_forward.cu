@@ -80,7 +80,6 @@ feed_forward_kernel(Matrix<Number> x, Matrix<Number> a, Matrix<Number> b, const 
             }
         }
     }
-    __syncthreads();
     const int blocks = static_cast<int>((d.rows + kTileColumns - 1) / kTileColumns);
     write_products(middle, d, bias_out, y, x.rows, first_row, 0, blocks, stages);
 }

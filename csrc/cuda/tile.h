@@ -215,6 +215,7 @@ __device__ void fill_middle(unsigned char* middle, const Matrix<Number>& x, int6
 }
 
 // Writes y, blocks of 128 columns from `first_block` to before `last_block`: the middle times the weights, and the bias where there is one.
+// Nothing reads the middle before a barrier, so it may be written right before.
 template <class Number>
 __device__ void write_products(const unsigned char* middle, const Matrix<Number>& weights, const Number* bias, Number* y, int64_t row_count,
                                int64_t first_row, int first_block, int last_block, const Stages<Number>& stages) {

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from compress_rec import op
@@ -88,9 +89,9 @@ def exact(queries: Tensor, items: Tensor, excluded: list[int] | None = None) -> 
 def test_catalogues_in_half_precision(device: Emulated, kind: torch.dtype, queries: int, width: int, normalised: bool) -> None:
     """Unit queries are rounded to the catalogue's type; from there on, everything is as in float32."""
     asked, items = rand(queries, width), rand(300, width, seed=1)
-    items = (torch.nn.functional.normalize(items) if normalised else items).to(kind)
-    wanted = torch.nn.functional.normalize(asked.double()).float().to(kind).double()
-    offered = items.double() if normalised else torch.nn.functional.normalize(items.double())
+    items = (F.normalize(items) if normalised else items).to(kind)
+    wanted = F.normalize(asked.double()).float().to(kind).double()
+    offered = items.double() if normalised else F.normalize(items.double())
     scores, ids = search(device, asked, items, 20, normalised=normalised)
     precise = wanted @ offered.T
     best = precise.sort(descending=True).values[:, :20]
@@ -106,10 +107,10 @@ def test_catalogues_in_half_precision(device: Emulated, kind: torch.dtype, queri
     [(17, 300, 64, 10), (130, 700, 24, 5), (70, 260, 512, 3), (33, 500, 72, 200), (17, 130, 8, 130), (20, 1100, 8, 1024)],
 )
 def test_many_queries_on_the_tensor_cores(device: Emulated, kind: torch.dtype, queries: int, count: int, width: int, k: int) -> None:
-    asked, items = rand(queries, width), torch.nn.functional.normalize(rand(count, width, seed=1)).to(kind)
+    asked, items = rand(queries, width), F.normalize(rand(count, width, seed=1)).to(kind)
     excluded = ragged([[q % count, (7 * q) % count, count - 1] for q in range(queries)])
     scores, ids = search(device, asked, items, k, *excluded, normalised=True)
-    unit = torch.nn.functional.normalize(asked.double()).float().to(kind).double()
+    unit = F.normalize(asked.double()).float().to(kind).double()
     precise = unit @ items.double().T
     for q in range(queries):
         precise[q, excluded[0][excluded[1][q] : excluded[1][q + 1]]] = -torch.inf
@@ -123,15 +124,26 @@ def test_many_queries_on_the_tensor_cores(device: Emulated, kind: torch.dtype, q
     assert (ids[:, :filled].diff()[tied] > 0).all()
 
 
+def test_many_queries_and_rising_scores(device: Emulated) -> None:
+    """Every item is better than all before it, for every query: buffers fill with each tile."""
+    angles = torch.linspace(0, 1.4, 1500)
+    items = F.pad(torch.stack([angles.sin(), angles.cos()], dim=1), (0, 6)).half()
+    asked = F.pad(torch.stack([torch.ones(20), torch.linspace(-0.02, 0.1, 20)], dim=1), (0, 6))
+    scores, ids = search(device, asked, items, 5, normalised=True, parts=1)
+    precise = F.normalize(asked.double()).float().half().double() @ items.double().T
+    assert (scores - precise.sort(descending=True).values[:, :5]).abs().max() < 1e-6
+    assert (precise.gather(1, ids) - scores).abs().max() < 1e-6
+
+
 def test_many_queries_in_every_order(device: Emulated) -> None:
-    asked, items = rand(40, 72), torch.nn.functional.normalize(rand(400, 72, seed=1)).bfloat16()
+    asked, items = rand(40, 72), F.normalize(rand(400, 72, seed=1)).bfloat16()
     whole = search(device, asked, items, 6, normalised=True, parts=1)
     in_parts = search(device, asked, items, 6, normalised=True, parts=2, in_every_order=True)
     assert all(torch.equal(one, two) for one, two in zip(whole, in_parts, strict=True))
 
 
 def test_many_queries_and_what_is_not_finite(device: Emulated) -> None:
-    asked, items = rand(20, 16), torch.nn.functional.normalize(rand(200, 16, seed=1)).bfloat16()
+    asked, items = rand(20, 16), F.normalize(rand(200, 16, seed=1)).bfloat16()
     wrong = asked.clone()
     wrong[3, 2], wrong[4] = torch.inf, 0
     scores, ids = search(device, wrong, items, 4, normalised=True)
@@ -173,7 +185,7 @@ def test_ties_go_to_the_smaller_id(device: Emulated, parts: int) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_not_hidden(device: Emulated, bad: float, normalised: bool) -> None:
     """No kernel can raise without waiting for it: a query that is not finite gets NaN and -1, an item gives them to every query."""
-    asked, items = rand(3, 8), torch.nn.functional.normalize(rand(30, 8, seed=1))
+    asked, items = rand(3, 8), F.normalize(rand(30, 8, seed=1))
     wrong = asked.clone()
     wrong[1, 2] = bad
     scores, ids = search(device, wrong, items, 4, normalised=normalised)
