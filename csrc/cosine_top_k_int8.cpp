@@ -1,6 +1,7 @@
 // cosine_top_k_int8 with torch: checks, allocation, the cut into tasks. The kernel is in cpu/.
 #include "cosine_top_k_int8.h"
 
+#include <memory>
 #include <tuple>
 
 #include "cosine_top_k.h"
@@ -55,18 +56,15 @@ bool few_items(int64_t query_count, int64_t count, int64_t k) {
     return count <= kRowsOnlyItems && query_count >= 8 && k * kItemsToEachOfK >= count;
 }
 
-// Takes the best k by float64 score out of more, which float32 found. False where float32 leaves open whether others belong among them: a
-// chain of `width` FMAs over vectors of length 1 is off by at most 1.01 · width · 2^-24.
-bool settled(const CosineTopKInt8Task& task, int64_t query, const float* rough, const int64_t* found, int64_t more) {
+// Takes the best k by float64 score out of more, which float32 found, and sorts them in place. False where float32 leaves open whether
+// others belong among them: a chain of `width` FMAs over vectors of length 1 is off by at most 1.01 · width · 2^-24.
+bool settled(const CosineTopKInt8Task& task, int64_t query, const float* rough, int64_t* ids, float* scores, int64_t more) {
     const double off = (1.01 * static_cast<double>(task.width) + 1.0) * 0x1p-24;
     int64_t filled = 0;
-    while (filled < more && found[filled] >= 0) ++filled;
+    while (filled < more && ids[filled] >= 0) ++filled;
     const bool all = filled < more || more == task.last - task.first;
     if (!all && rough[more - 1] + off >= rough[task.k - 1] - off - 0x1p-24) return false;
-    std::vector<float> scores(static_cast<size_t>(filled));
-    scores_of_avx2(task.queries + query * task.width, task.items, task.width, found, filled, scores.data());
     // float32 has nearly sorted them, so inserting one after the other moves little
-    std::vector<int64_t> ids(found, found + filled);
     for (int64_t i = 1; i < filled; ++i) {
         const float score = scores[i];
         const int64_t id = ids[i];
@@ -84,7 +82,7 @@ bool settled(const CosineTopKInt8Task& task, int64_t query, const float* rough, 
 
 void search_few(const CosineTopKInt8Task& task, const float* panels) {
     const int64_t more = std::min(task.k + kMoreThanK, task.last - task.first);
-    std::vector<float> rough(static_cast<size_t>(task.query_count * more));
+    std::vector<float> rough(static_cast<size_t>(task.query_count * more)), scores(rough.size());
     std::vector<int64_t> found(rough.size());
     CosineTopKPanelsTask floats{};
     floats.queries = task.queries, floats.query_count = task.query_count, floats.query_stride = task.width, floats.width = task.width;
@@ -92,8 +90,10 @@ void search_few(const CosineTopKInt8Task& task, const float* panels) {
     floats.excluded = task.excluded, floats.excluded_end = task.excluded_end;
     floats.scores = rough.data(), floats.ids = found.data();
     cosine_top_k_panels_avx2(floats);
+    scores_of_avx2(task, found.data(), more, scores.data());
     for (int64_t q = 0; q < task.query_count; ++q) {
-        if (settled(task, q, rough.data() + q * more, found.data() + q * more, more)) continue;
+        const int64_t place = q * more;
+        if (settled(task, q, rough.data() + place, found.data() + place, scores.data() + place, more)) continue;
         CosineTopKInt8Task alone = task;
         alone.queries += q * task.width, alone.query_count = 1;
         alone.scores += q * task.k, alone.ids += q * task.k;
@@ -124,10 +124,10 @@ std::tuple<Tensor, Tensor, Tensor> cosine_top_k_int8(const Tensor& given_queries
     int64_t* id_out = ids.mutable_data_ptr<int64_t>();
     const float* residual_data = residuals.const_data_ptr<float>();
     const bool few = items.has_value() && few_items(query_count, count, k);
-    std::vector<float> floats;
+    std::unique_ptr<float[]> floats;  // nothing is written twice: they are as large as the catalogue
     if (few) {
-        floats.resize(static_cast<size_t>((count + 15) / 16 * 16 * width));
-        panels_of_avx2(items->const_data_ptr<float>(), scales.const_data_ptr<float>(), count, width, floats.data());
+        floats.reset(new float[static_cast<size_t>((count + 15) / 16 * 16 * width)]);
+        panels_of_avx2(items->const_data_ptr<float>(), scales.const_data_ptr<float>(), count, width, floats.get());
     }
     const int64_t fitting = std::clamp<int64_t>(kBytesInBlock / std::max<int64_t>(panels.size(1) * 8, 1) / 4 * 4, 16, 256);
     const int64_t in_block = few ? std::min(fitting, kQueriesInSmallBlock) : fitting;
@@ -144,7 +144,7 @@ std::tuple<Tensor, Tensor, Tensor> cosine_top_k_int8(const Tensor& given_queries
         task.excluded = excluded ? excluded->begin.data() + part.first_query : nullptr;
         task.excluded_end = excluded ? excluded->end.data() + part.first_query : nullptr;
         task.scores = part.scores, task.ids = part.ids;
-        few ? search_few(task, floats.data()) : cosine_top_k_int8_avx2(task);
+        few ? search_few(task, floats.get()) : cosine_top_k_int8_avx2(task);
     });
     for (int64_t i = 0; i < query_count * k; ++i)
         bound_out[i] = (items.has_value() || id_out[i] < 0 ? 0.0f : residual_data[id_out[i]]) + kRoundingOfUnits;

@@ -26,8 +26,9 @@ struct CosineTopKInt8Task {
 // Fills task.scores and task.ids with the best by float64 dot product, rounded to float32 once.
 void cosine_top_k_int8_avx2(const CosineTopKInt8Task& task);
 
-// Scores some items for one query by float64 dot product, rounded to float32 once.
-void scores_of_avx2(const float* query, const float* items, int64_t width, const int64_t* ids, int64_t count, float* scores);
+// Scores for each of the task's queries `each` items of its range by float64 dot product, rounded to float32 once; ids (queries, each), of
+// which those below 0 get no score. Item by item, so that a row comes from memory once for all queries that want it.
+void scores_of_avx2(const CosineTopKInt8Task& task, const int64_t* ids, int64_t each, float* scores);
 
 // Lays (count, width) rows out in panels of 16 (compress_rec/panels.py), zeros behind the last one; rows of a NaN scale become NaN.
 void panels_of_avx2(const float* items, const float* scales, int64_t count, int64_t width, float* panels);

@@ -147,8 +147,20 @@ void cosine_top_k_int8_avx2(const CosineTopKInt8Task& task) {
     for (int64_t q = 0; q < task.query_count; ++q) screen.lists[q].close(task.scores + q * task.k, task.ids + q * task.k);
 }
 
-void scores_of_avx2(const float* query, const float* items, int64_t width, const int64_t* ids, int64_t count, float* scores) {
-    for (int64_t i = 0; i < count; ++i) scores[i] = score_of(product_of(query, items + ids[i] * width, width));
+void scores_of_avx2(const CosineTopKInt8Task& task, const int64_t* ids, int64_t each, float* scores) {
+    const int64_t pairs = task.query_count * each;
+    std::vector<int64_t> place(static_cast<size_t>(task.last - task.first + 1), 0), order(static_cast<size_t>(pairs));
+    for (int64_t i = 0; i < pairs; ++i)
+        if (ids[i] >= 0) ++place[ids[i] - task.first + 1];
+    for (size_t item = 1; item < place.size(); ++item) place[item] += place[item - 1];
+    const int64_t wanted = place.back();
+    for (int64_t i = 0; i < pairs; ++i)
+        if (ids[i] >= 0) order[place[ids[i] - task.first]++] = i;
+    const std::vector<double> wide(task.queries, task.queries + task.query_count * task.width);
+    for (int64_t i = 0; i < wanted; ++i) {
+        const int64_t pair = order[i];
+        scores[pair] = score_of(product_of(wide.data() + pair / each * task.width, task.items + ids[pair] * task.width, task.width));
+    }
 }
 
 void panels_of_avx2(const float* items, const float* scales, int64_t count, int64_t width, float* panels) {
@@ -194,7 +206,7 @@ namespace compress_rec {
 
 // Never reached: on other processors best_tier() is the reference and the kernels are not registered.
 void cosine_top_k_int8_avx2(const CosineTopKInt8Task&) {}
-void scores_of_avx2(const float*, const float*, int64_t, const int64_t*, int64_t, float*) {}
+void scores_of_avx2(const CosineTopKInt8Task&, const int64_t*, int64_t, float*) {}
 void panels_of_avx2(const float*, const float*, int64_t, int64_t, float*) {}
 
 }  // namespace compress_rec

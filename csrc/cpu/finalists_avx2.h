@@ -14,14 +14,18 @@ inline bool better(const Finalist& a, const Finalist& b) {
     return a.score > b.score || (a.score == b.score && a.id < b.id);
 }
 
-// The product in float64 of a float row with a float row: exact but for about 1e-15, and the same whatever surrounds it.
-inline double product_of(const float* a, const float* b, int64_t width) {
+inline __m256d four_doubles(const float* from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
+inline __m256d four_doubles(const double* from) { return _mm256_loadu_pd(from); }
+
+// The product in float64 of two rows of floats, the first of them widened or not: exact but for about 1e-15, and the same whatever
+// surrounds it.
+template <typename Number>
+inline double product_of(const Number* a, const float* b, int64_t width) {
     __m256d sum_f64x4[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd()};
     int64_t d = 0;
     for (; d + 16 <= width; d += 16) {
         for (int i = 0; i < 4; ++i) {
-            const __m256d a_f64x4 = _mm256_cvtps_pd(_mm_loadu_ps(a + d + 4 * i)), b_f64x4 = _mm256_cvtps_pd(_mm_loadu_ps(b + d + 4 * i));
-            sum_f64x4[i] = _mm256_fmadd_pd(a_f64x4, b_f64x4, sum_f64x4[i]);
+            sum_f64x4[i] = _mm256_fmadd_pd(four_doubles(a + d + 4 * i), four_doubles(b + d + 4 * i), sum_f64x4[i]);
         }
     }
     alignas(32) double lanes[4];
