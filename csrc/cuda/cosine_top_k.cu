@@ -100,8 +100,8 @@ scan_kernel(const Item* items, int64_t item_count, int64_t in_part, const float*
     constexpr int kShare = kLanes / (kItems * kQueries);  // lanes with the same sum, of which the first counts
     SharedMemory shared;
     float* queries = shared.take<float>(kQueries * padded_width);
-    const int part = blockIdx.x % parts;
-    const int64_t first_query = static_cast<int64_t>(blockIdx.x / parts) * kQueries;
+    const int groups_of_queries = static_cast<int>(gridDim.x) / parts, part = blockIdx.x / groups_of_queries;
+    const int64_t first_query = static_cast<int64_t>(blockIdx.x % groups_of_queries) * kQueries;  // neighbours read the same items
     Selection selection(shared, kQueries, k, first_query, exclusions);
     const int64_t first = part * in_part, last = first + in_part < item_count ? first + in_part : item_count;
     for (int i = threadIdx.x; i < kQueries * padded_width; i += kThreads) {

@@ -67,8 +67,8 @@ int8_scan_kernel(const int* panels, const float* scales, int64_t item_count, int
                  int groups, int k, Exclusions exclusions, Key* kept, int* bad, int parts) {
     SharedMemory shared;
     Digits* queries = shared.take<Digits>(kQueries * places(groups));
-    const int part = blockIdx.x % parts;
-    const int64_t first_query = static_cast<int64_t>(blockIdx.x / parts) * kQueries;
+    const int groups_of_queries = static_cast<int>(gridDim.x) / parts, part = blockIdx.x / groups_of_queries;
+    const int64_t first_query = static_cast<int64_t>(blockIdx.x % groups_of_queries) * kQueries;  // neighbours read the same items
     Selection selection(shared, kQueries, k, first_query, exclusions);
     const int64_t first = part * in_part, last = first + in_part < item_count ? first + in_part : item_count;
     for (int i = threadIdx.x; i < kQueries * places(groups); i += kThreads) {
