@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compress_rec.encoder import Encoder, linear_tensors, with_linear
 from compress_rec.recipe import Moments
-from compress_rec.weights import Chain, Dense, Format, Int8, Shared, Sparse, Sum, sparse_tensors, unpack_sparse
+from compress_rec.weights import Chain, Dense, Diagonal, Format, Int8, Shared, Sparse, Sum, sparse_tensors, unpack_sparse
 
 
 def keep_outputs(form: Format, tensors: Mapping[str, Tensor], place: str, rows: Tensor) -> dict[str, Tensor]:
@@ -70,12 +70,14 @@ def _outputs(form: Format, tensors: Mapping[str, Tensor], place: str, rows: Tens
             return {f"{place}.weight": tensors[f"{place}.weight"][rows]}
         case Int8():
             return {f"{place}.codes": tensors[f"{place}.codes"][rows], f"{place}.scales": tensors[f"{place}.scales"][rows]}
+        case Diagonal():
+            return {f"{place}.weight": tensors[f"{place}.weight"][rows]}
         case Sparse():
             return sparse_tensors(_unpacked(tensors, place)[rows], place)
         case Chain(parts):
             *early, last = enumerate(parts)
-            kept = {name: tensor for number, part in early for name, tensor in _all(part, tensors, f"{place}.{number}").items()}
-            return {**kept, **_outputs(last[1], tensors, f"{place}.{last[0]}", rows)}
+            before = {name: tensor for number, part in early for name, tensor in _all(part, tensors, f"{place}.{number}").items()}
+            return {**before, **_outputs(last[1], tensors, f"{place}.{last[0]}", rows)}
         case Sum(parts):
             pieces = [_outputs(part, tensors, f"{place}.{number}", rows) for number, part in enumerate(parts)]
             return {name: tensor for piece in pieces for name, tensor in piece.items()}
@@ -90,12 +92,18 @@ def _inputs(form: Format, tensors: Mapping[str, Tensor], place: str, columns: Te
             return {f"{place}.weight": weight[:, columns] if fold is None else (weight.double() @ fold).float()}
         case Int8():
             return {f"{place}.codes": tensors[f"{place}.codes"][:, columns].contiguous(), f"{place}.scales": tensors[f"{place}.scales"]}
+        case Diagonal():
+            return {f"{place}.weight": tensors[f"{place}.weight"][columns]}
         case Sparse():
             return sparse_tensors(_unpacked(tensors, place)[:, columns], place)
         case Chain(parts):
-            (_, first), *late = enumerate(parts)
-            kept = {name: tensor for number, part in late for name, tensor in _all(part, tensors, f"{place}.{number}").items()}
-            return {**_inputs(first, tensors, f"{place}.0", columns, fold), **kept}
+            # diagonals hand their inputs on, so that the matrix behind them loses the same ones
+            first = next((number for number, part in enumerate(parts) if not isinstance(part, Diagonal)), len(parts) - 1)
+            kept: dict[str, Tensor] = {}
+            for number, part in enumerate(parts):
+                inner = f"{place}.{number}"
+                kept |= _inputs(part, tensors, inner, columns, fold) if number <= first else _all(part, tensors, inner)
+            return kept
         case Sum(parts):
             pieces = [_inputs(part, tensors, f"{place}.{number}", columns, fold) for number, part in enumerate(parts)]
             return {name: tensor for piece in pieces for name, tensor in piece.items()}

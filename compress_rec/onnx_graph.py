@@ -21,7 +21,7 @@ from compress_rec.encoder import Encoder, Layer
 from compress_rec.errors import CompressRecError
 from compress_rec.ops.int8_linear import STEPS
 from compress_rec.towers import Head, Tower
-from compress_rec.weights import ChainForm, DenseForm, Embedding, Form, Int8Form, SharedForm, SparseForm, SumForm
+from compress_rec.weights import ChainForm, DenseForm, DiagonalForm, Embedding, Form, Int8Form, SharedForm, SparseForm, SumForm
 
 OPSET, IR = 20, 9  # Gelu stands in the standard from opset 20 on; onnxruntime reads it from 1.17 on
 PROTOBUF_LIMIT = 2**31 - 2**20
@@ -213,6 +213,10 @@ class _Writer:
                 y = self.integer_product(x, form, place)
             case DenseForm():
                 y = graph.node("MatMul", x, graph.tensor(f"{place}.weight", form.weight, transposed=True))
+            case DiagonalForm():
+                # query, key and value begin with the same numbers, and their products read the same rows then
+                key = ("diagonal", x, form.weight.detach().numpy().tobytes())
+                y = graph.once(key, lambda: graph.node("Mul", x, graph.tensor(f"{place}.weight", form.weight)))
             case Int8Form() | SparseForm():
                 weight = graph.once(("rebuilt", id(form)), lambda: graph.constant(f"{place}.weight", form.dense().numpy().T))
                 y = graph.node("MatMul", x, weight)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from torch.nn import functional as F
 
 from compress_rec.encoder import Encoder, EncoderConfig
 from compress_rec.errors import CompressRecError, nearest
-from compress_rec.tokens import Tokens
+from compress_rec.ragged import check, flat
+from compress_rec.tokens import Tokens, batches
 from compress_rec.weights import DENSE, Form, Format, build_form, format_from_json, format_to_json
 
 Pooling = Literal["mean", "cls"]
@@ -53,8 +55,22 @@ class Head(nn.Module):
         return x
 
 
+class Serves(Protocol):
+    """What may run a tower in the place of its modules: ``compress_rec.runtime.Runtime``."""
+
+    @property
+    def serves(self) -> bool: ...
+
+    def encode(self, ids: Any, offsets: Any, heads: Sequence[str]) -> dict[str, Tensor]: ...
+
+    def pooled(self, ids: Any, offsets: Any) -> Tensor: ...
+
+
 class Tower(nn.Module):
     """Texts to unit vectors, through one of several named heads."""
+
+    _runtime: Serves | None = None
+    _reason: str | None = None
 
     def __init__(self, tokens: Tokens, encoder: Encoder, pooling: Pooling = "mean", heads: Mapping[str, Head] | None = None) -> None:
         super().__init__()
@@ -91,6 +107,19 @@ class Tower(nn.Module):
             raise CompressRecError(f"the tower has no head called '{name}'{nearest(name, self.heads)}")
         return self.heads[name]  # type: ignore[return-value]
 
+    def served_by(self, runtime: Serves | None, reason: str | None = None) -> Tower:
+        """Return this tower, tensors shared, with what runs it instead of its modules; or with the reason why nothing does."""
+        made = copy.copy(self)
+        made._runtime, made._reason = runtime, reason
+        return made
+
+    @property
+    def backend(self) -> str:
+        """What encodes texts: ``"compiled"``, or ``"torch"``, with the reason behind a colon where the compiled runtime was asked for."""
+        if self._runtime is not None:
+            return "compiled" if self._runtime.serves else "torch: the reference tier is in force"
+        return "torch" if self._reason is None else f"torch: {self._reason}"
+
     def encode(self, texts: Sequence[str], head: str, length: int, batch: int = 64) -> Tensor:
         """Encode any number of texts without gradients: -> (texts, dimensions) float32 on the CPU, unit length, in the order given.
 
@@ -98,31 +127,55 @@ class Tower(nn.Module):
         """
         return self.encode_heads(texts, (head,), length, batch)[head]
 
-    def pooled(self, texts: Sequence[str], length: int, batch: int = 64) -> Tensor:
-        """Encode texts up to the pooling, with no head and no normalisation: -> (texts, width) float32 on the CPU, in the order given."""
-        done = torch.zeros(len(texts), self.encoder.config.width)
-        with torch.inference_mode():
-            for rows, pooled in self._pooled(texts, length, batch):
-                done[rows] = pooled.cpu()
-        return done
-
-    def _pooled(self, texts: Sequence[str], length: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        device, training = self.device, self.training
-        self.eval()
-        for piece in self.tokens.batches(texts, length, batch):
-            moved = piece.to(device)
-            yield piece.rows, self.pool(self.encoder(moved.ids, moved.mask), moved.mask)
-        self.train(training)
-
     def encode_heads(self, texts: Sequence[str], heads: Sequence[str], length: int, batch: int = 64) -> dict[str, Tensor]:
         """Encode texts once and send them through several heads: -> a tensor a head, each as ``encode`` gives it."""
+        return self._encode_lists(self.tokens.ids(texts, length), heads, batch)
+
+    def encode_ids(self, ids: Tensor, offsets: Tensor, head: str, batch: int = 64) -> Tensor:
+        """Encode texts that are token ids already, one behind the other: -> (texts, dimensions) float32 on the CPU, unit length.
+
+        ids: (tokens,) int64, the special tokens among them; offsets: (texts + 1,) int64, from 0 to the number of ids: text t is
+        ``ids[offsets[t] : offsets[t + 1]]``; batch: texts a forward pass, where modules run them
+
+        Errors: another dtype or shape, ids beyond the vocabulary, offsets that do not ascend, a text without a token (of an empty text
+        the tokenizer makes two), one longer than the encoder's positions.
+        """
+        flat_ids, places = check(ids, offsets, self.encoder.config.vocabulary, self.encoder.config.positions)
+        if self._runtime is not None and self._runtime.serves:
+            self.head(head)
+            return self._runtime.encode(flat_ids, places, (head,))[head]
+        lists = [flat_ids[begin:end].tolist() for begin, end in itertools.pairwise(places.tolist())]
+        return self._encode_lists(lists, (head,), batch)[head]
+
+    def _encode_lists(self, ids: Sequence[Sequence[int]], heads: Sequence[str], batch: int) -> dict[str, Tensor]:
         chosen = {name: self.head(name) for name in heads}
-        done = {name: torch.zeros(len(texts), self.dimensions(name)) for name in chosen}
+        if self._runtime is not None and self._runtime.serves:
+            return self._runtime.encode(*flat(ids), tuple(chosen))
+        done = {name: torch.zeros(len(ids), self.dimensions(name)) for name in chosen}
         with torch.inference_mode():
-            for rows, pooled in self._pooled(texts, length, batch):
+            for rows, pooled in self._pooled(ids, batch):
                 for name, head in chosen.items():
                     done[name][rows] = F.normalize(head(pooled), dim=-1).cpu()
         return done
+
+    def pooled(self, texts: Sequence[str], length: int, batch: int = 64) -> Tensor:
+        """Encode texts up to the pooling, with no head and no normalisation: -> (texts, width) float32 on the CPU, in the order given."""
+        ids = self.tokens.ids(texts, length)
+        if self._runtime is not None and self._runtime.serves:
+            return self._runtime.pooled(*flat(ids))
+        done = torch.zeros(len(ids), self.encoder.config.width)
+        with torch.inference_mode():
+            for rows, pooled in self._pooled(ids, batch):
+                done[rows] = pooled.cpu()
+        return done
+
+    def _pooled(self, ids: Sequence[Sequence[int]], batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        device, training = self.device, self.training
+        self.eval()
+        for piece in batches(ids, batch):
+            moved = piece.to(device)
+            yield piece.rows, self.pool(self.encoder(moved.ids, moved.mask), moved.mask)
+        self.train(training)
 
     def dimensions(self, head: str) -> int:
         """Width of the vectors that leave through this head."""
@@ -215,6 +268,14 @@ class Towers:
             raise CompressRecError("texts should be a list of strings, but a single string came: put it into a list")
         found = self.role(role)
         return self.towers[found.tower].encode(texts, found.head, found.length, batch)
+
+    def encode_ids(self, ids: Tensor, offsets: Tensor, role: str = "item") -> Tensor:
+        """Encode texts that are token ids already, as ``Tower.encode_ids`` does: -> (texts, dimensions) float32, unit length.
+
+        Nothing is cut: the role's length is the caller's business.
+        """
+        found = self.role(role)
+        return self.towers[found.tower].encode_ids(ids, offsets, found.head)
 
     def pooled(self, behaviours: Tensor, histories: Sequence[Sequence[int]]) -> Tensor:
         """Return the users' vectors from the vectors of what they did.

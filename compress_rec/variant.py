@@ -17,6 +17,7 @@ from compress_rec.files import new_folder
 from compress_rec.golden import GOLDEN_COSINE, GOLDEN_TEXTS, golden_bound
 from compress_rec.huggingface import read_json, read_safetensors, read_towers
 from compress_rec.recipe import Lesson, Plan, Step, read_plan
+from compress_rec.runtime import compiled
 from compress_rec.tokens import Tokens
 from compress_rec.towers import Role, Tower, Towers
 
@@ -37,6 +38,27 @@ class Variant:
     def encode(self, texts: Sequence[str], role: str = "item", batch: int = 64) -> Tensor:
         """Encode texts in a role (``item``, ``behaviour`` or ``text``): -> (texts, dimensions) float32, unit length."""
         return self.towers.encode(texts, role, batch)
+
+    def encode_ids(self, ids: Tensor, offsets: Tensor, role: str = "item") -> Tensor:
+        """Encode texts that are token ids already, one behind the other, nothing padded: -> (texts, dimensions) float32, unit length.
+
+        ids: (tokens,) int64; offsets: (texts + 1,) int64, ascending from 0 to the number of ids; see ``Tower.encode_ids``
+        """
+        return self.towers.encode_ids(ids, offsets, role)
+
+    def compile(self) -> Variant:
+        """Return the variant with every tower run by the compiled encoder: the same vectors up to rounding, sooner.
+
+        Its tensors are packed once, as they are now; ``encode`` and ``encode_ids`` then take ragged batches without padding, and a text's
+        vector has the same bits alone and in any batch. A tower that the compiled encoder cannot run is left to torch: ``backend`` says
+        which, and why.
+        """
+        return replace(self, towers=compiled(self.towers))
+
+    @property
+    def backend(self) -> Mapping[str, str]:
+        """What encodes texts, by the tower's name: ``"compiled"``, ``"torch"``, or ``"torch: "`` and why it is not compiled."""
+        return {name: tower.backend for name, tower in self.towers.towers.items()}
 
     def then(self, step: Step, lessons: Mapping[str, Lesson]) -> Variant:
         """Return the variant after one more step; this one is left as it is.

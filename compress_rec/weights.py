@@ -1,4 +1,4 @@
-"""The forms a weight can be stored and run in: dense, int8, sparse, chains and sums of them, and one shared by several places.
+"""The forms a weight can be stored and run in: dense, int8, sparse, diagonal, chains and sums of them, and one shared by several places.
 
 A ``Format`` is a tree of frozen values that says how a matrix is stored; a ``Form`` is the module that runs it as stored. Bias vectors are
 always dense and belong to the outermost form. Tensor names are the place's name and a suffix: ``.weight``; ``.codes`` and ``.scales``;
@@ -46,6 +46,13 @@ class Sparse:
 
 
 @dataclass(frozen=True)
+class Diagonal:
+    """A float32 number an input, by which it is multiplied: what stands before an int8 weight whose inputs differ much in size."""
+
+    kind: ClassVar[str] = "diagonal"
+
+
+@dataclass(frozen=True)
 class Chain:
     """A product, run factor by factor, the first one first."""
 
@@ -69,13 +76,13 @@ class Shared:
     kind: ClassVar[str] = "shared"
 
 
-Format = Dense | Int8 | Sparse | Chain | Sum | Shared
+Format = Dense | Int8 | Sparse | Diagonal | Chain | Sum | Shared
 DENSE = Dense()
-_PLAIN: Mapping[str, Format] = {"dense": DENSE, "int8": Int8(), "sparse": Sparse()}
+_PLAIN: Mapping[str, Format] = {"dense": DENSE, "int8": Int8(), "sparse": Sparse(), "diagonal": Diagonal()}
 
 
 def format_to_json(form: Format) -> Any:
-    """Return ``"dense"``, ``"int8"``, ``"sparse"``, ``{"chain": […]}``, ``{"sum": […]}`` or ``{"shared": name}``."""
+    """Return ``"dense"``, ``"int8"``, ``"sparse"``, ``"diagonal"``, ``{"chain": […]}``, ``{"sum": […]}`` or ``{"shared": name}``."""
     match form:
         case Chain(parts) | Sum(parts):
             return {form.kind: [format_to_json(part) for part in parts]}
@@ -97,7 +104,7 @@ def format_from_json(value: Any) -> Format:
         if kind == "shared" and isinstance(inner, str):
             return Shared(inner)
     raise CompressRecError(
-        f"a weight's format must be one of dense, int8, sparse, chain, sum or shared, but {value!r} came: "
+        f"a weight's format must be one of dense, int8, sparse, diagonal, chain, sum or shared, but {value!r} came: "
         "was the folder written by a newer version?"
     )
 
@@ -201,6 +208,26 @@ class SparseForm(Form):
 
     def operations(self) -> int:
         return self._weight.numel()
+
+
+class DiagonalForm(Form):
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__(bias)
+        self.weight = nn.Parameter(weight, requires_grad=False)  # what it is folded into takes no gradient either
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.weight), len(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * self.weight
+        return y if self.bias is None else y + self.bias
+
+    def dense(self) -> Tensor:
+        return torch.diag(self.weight)
+
+    def operations(self) -> int:
+        return self.weight.numel()
 
 
 class ChainForm(Form):
@@ -309,6 +336,8 @@ def build_form(form: Format, tensors: Mapping[str, Tensor], place: str, shared: 
             return DenseForm(take("weight"), bias)
         case Int8():
             return Int8Form(take("codes"), take("scales"), bias)
+        case Diagonal():
+            return DiagonalForm(take("weight"), bias)
         case Sparse():
             return SparseForm(take("mask"), take("values"), take("extent"), bias)
         case Chain(parts) | Sum(parts):

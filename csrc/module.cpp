@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "encoder_module.h"
 #include "isa.h"
 #include "kernels.h"
 #include "limits.h"
@@ -56,4 +57,5 @@ PYBIND11_MODULE(_C, module) {
     module.def("limits", &limit_operations, "Loops that reach the limits of arithmetic, by name: operations a step. Empty without AVX2.");
     module.def("run_limit", &run_limit, py::arg("name"), py::arg("steps"), "Run one of them.");
     module.def("read_memory", &read_memory, py::arg("memory"), py::arg("passes"), "Read a contiguous buffer so many times.");
+    compress_rec::bind_encoder(module);
 }

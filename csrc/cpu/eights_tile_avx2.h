@@ -1,0 +1,147 @@
+// The inner loop of int8 products whose 16-bit sums hold eight products, and the rounding of rows for it. Included inside a file's target
+// region and namespace, after the standard headers.
+//
+// A panel holds 16 columns of the right-hand side in steps of 16 places: four groups of four places, (4, 16, 4) signed bytes, 256 a step.
+// Rows are 7-bit unsigned bytes in blocks of three, step by step: 16 bytes of each row in turn. `maddubs` sums two products into 16 bits;
+// the sums of a step's four groups are added there, eight products in all, before `madd` widens them to 32: five multiplications for 128
+// products. Whoever packs a panel sees to it that no eight weights that meet in a lane can leave 16 bits with activations of 0 … 127: their
+// positive parts sum to at most 258, and so do their negative ones (127 · 258 = 32766). Places 0, 1 of each group meet, and places 2, 3.
+//
+// Three rows by 16 columns are six sums of 32 bits, six of 16, two vectors of weights, a broadcast and a product: all 16 registers. Tiles
+// with more rows load more often than two a cycle, and wait for that.
+
+constexpr int64_t kEightsColumns = 16, kPlacesInEights = 16, kBytesInEights = kEightsColumns * kPlacesInEights;
+constexpr int64_t kRowsInThree = 3, kThreeStep = kRowsInThree * kPlacesInEights;
+
+inline __m256i eights_weights(const int8_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+}
+
+inline __m256i eights_row(const uint8_t* from) {
+    int32_t bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    return _mm256_set1_epi32(bytes);
+}
+
+// Three sums of 16 bits or of 32 by a vector of columns. Named, not an array: gcc 12 keeps arrays of them in memory.
+struct ThreeSums {
+    __m256i first, second, third;
+};
+
+// Adds the products of a group's four places for ROWS rows and eight columns to their 16-bit sums, or begins these.
+template <int ROWS, bool BEGIN>
+inline __attribute__((always_inline)) void eights_group(const uint8_t* row, const int8_t* weights, ThreeSums& near, ThreeSums& far) {
+    const __m256i near_i8x32 = eights_weights(weights), far_i8x32 = eights_weights(weights + 32);
+    const auto add = [&](int64_t r, __m256i& near_i16x16, __m256i& far_i16x16) __attribute__((always_inline)) {
+        const __m256i row_u8x32 = eights_row(row + r * kPlacesInEights);
+        const __m256i near_product_i16x16 = _mm256_maddubs_epi16(row_u8x32, near_i8x32);
+        const __m256i far_product_i16x16 = _mm256_maddubs_epi16(row_u8x32, far_i8x32);
+        near_i16x16 = BEGIN ? near_product_i16x16 : _mm256_add_epi16(near_i16x16, near_product_i16x16);
+        far_i16x16 = BEGIN ? far_product_i16x16 : _mm256_add_epi16(far_i16x16, far_product_i16x16);
+        // one row behind the other: otherwise gcc loads the rows of a whole step at once and spills the sums
+        asm volatile("" : "+x"(near_i16x16), "+x"(far_i16x16));
+    };
+    add(0, near.first, far.first);
+    if constexpr (ROWS > 1) add(1, near.second, far.second);
+    if constexpr (ROWS > 2) add(2, near.third, far.third);
+}
+
+// totals[r][c] (+)= row r of the block · column c over `steps` steps, 32-byte aligned; added to what is there where MORE. One line in four
+// of what lies at `ahead`, where the next panel's weights are, is fetched into the cache meanwhile.
+template <int ROWS, bool MORE>
+inline __attribute__((always_inline)) void eights_tile(const uint8_t* rows, const int8_t* panel, int64_t steps, const int8_t* ahead,
+                                                       int32_t (*totals)[kEightsColumns]) {
+    const __m256i one_i16x16 = _mm256_set1_epi16(1);
+    ThreeSums near_sum, far_sum;
+    const auto begin = [&](int64_t r, int64_t column) __attribute__((always_inline)) {
+        return MORE ? _mm256_load_si256(reinterpret_cast<const __m256i*>(totals[r] + column)) : _mm256_setzero_si256();
+    };
+    near_sum.first = begin(0, 0), far_sum.first = begin(0, 8);
+    if constexpr (ROWS > 1) near_sum.second = begin(1, 0), far_sum.second = begin(1, 8);
+    if constexpr (ROWS > 2) near_sum.third = begin(2, 0), far_sum.third = begin(2, 8);
+    for (int64_t s = 0; s < steps; ++s) {
+        const int8_t* weights = panel + s * kBytesInEights;
+        const uint8_t* row = rows + s * kThreeStep;
+        _mm_prefetch(reinterpret_cast<const char*>(ahead + s * kBytesInEights), _MM_HINT_T1);
+        ThreeSums near, far;
+        eights_group<ROWS, true>(row, weights, near, far);
+        eights_group<ROWS, false>(row + 4, weights + 64, near, far);
+        eights_group<ROWS, false>(row + 8, weights + 128, near, far);
+        eights_group<ROWS, false>(row + 12, weights + 192, near, far);
+        const auto widen = [&](__m256i& sum_i32x8, __m256i eight_i16x16) __attribute__((always_inline)) {
+            sum_i32x8 = _mm256_add_epi32(sum_i32x8, _mm256_madd_epi16(eight_i16x16, one_i16x16));
+        };
+        widen(near_sum.first, near.first), widen(far_sum.first, far.first);
+        if constexpr (ROWS > 1) widen(near_sum.second, near.second), widen(far_sum.second, far.second);
+        if constexpr (ROWS > 2) widen(near_sum.third, near.third), widen(far_sum.third, far.third);
+    }
+    const auto end = [&](int64_t r, __m256i near_i32x8, __m256i far_i32x8) __attribute__((always_inline)) {
+        _mm256_store_si256(reinterpret_cast<__m256i*>(totals[r]), near_i32x8);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(totals[r] + 8), far_i32x8);
+    };
+    end(0, near_sum.first, far_sum.first);
+    if constexpr (ROWS > 1) end(1, near_sum.second, far_sum.second);
+    if constexpr (ROWS > 2) end(2, near_sum.third, far_sum.third);
+}
+
+struct RoundedRow {
+    float step;    // NaN where the row holds NaN or infinity
+    int32_t zero;  // the byte that stands for 0
+};
+
+// Rounds a row, times `diagonal` where there is one, as quantize_rows in compress_rec/ops/int8_linear.py says, to its place in a block: 16
+// bytes of each step, kThreeStep apart, zeros behind `width`. The row is padded with zeros to whole vectors of eight.
+inline RoundedRow round_row(const float* row, const float* diagonal, int64_t width, uint8_t* bytes) {
+    constexpr float kMostByte = 127.0f;
+    const int64_t vectors = (width + 7) / 8, whole = width / 8;
+    alignas(32) float tail[8] = {};
+    if (diagonal && whole < vectors) std::copy(diagonal + whole * 8, diagonal + width, tail);
+    const auto at = [&](int64_t v) {
+        const __m256 row_f32x8 = _mm256_loadu_ps(row + v * 8);
+        if (!diagonal) return row_f32x8;
+        return _mm256_mul_ps(row_f32x8, v < whole ? _mm256_loadu_ps(diagonal + v * 8) : _mm256_load_ps(tail));
+    };
+    __m256 least_f32x8 = _mm256_setzero_ps(), most_f32x8 = _mm256_setzero_ps();
+    __m256i largest_i32x8 = _mm256_setzero_si256();  // bits of the largest magnitude: those of NaN and infinity lie above all others
+    const __m256i magnitude_i32x8 = _mm256_set1_epi32(0x7FFFFFFF);
+    for (int64_t v = 0; v < vectors; ++v) {
+        const __m256 row_f32x8 = at(v);
+        least_f32x8 = _mm256_min_ps(least_f32x8, row_f32x8);
+        most_f32x8 = _mm256_max_ps(most_f32x8, row_f32x8);
+        largest_i32x8 = _mm256_max_epi32(largest_i32x8, _mm256_and_si256(_mm256_castps_si256(row_f32x8), magnitude_i32x8));
+    }
+    alignas(32) float least[8], most[8];
+    alignas(32) int32_t largest[8];
+    _mm256_store_ps(least, least_f32x8);
+    _mm256_store_ps(most, most_f32x8);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(largest), largest_i32x8);
+    const int64_t steps = (width + kPlacesInEights - 1) / kPlacesInEights;
+    if (*std::max_element(largest, largest + 8) >= 0x7F800000) {
+        for (int64_t s = 0; s < steps; ++s) std::memset(bytes + s * kThreeStep, 0, kPlacesInEights);
+        return {std::numeric_limits<float>::quiet_NaN(), 0};
+    }
+    const float low = *std::min_element(least, least + 8), high = *std::max_element(most, most + 8);
+    float step = high / kMostByte - low / kMostByte;
+    if (step < std::numeric_limits<float>::min()) step = 1.0f;
+    const float inverse = 1.0f / step;
+    const float zero = std::min(std::nearbyint(-low * inverse), kMostByte);
+    const __m256 inverse_f32x8 = _mm256_set1_ps(inverse);
+    const __m256i zero_i16x16 = _mm256_set1_epi16(static_cast<int16_t>(zero));
+    const __m256i most_u8x32 = _mm256_set1_epi8(static_cast<char>(kMostByte));
+    const auto rounded = [&](int64_t v) {
+        return v < vectors ? _mm256_cvtps_epi32(_mm256_mul_ps(at(v), inverse_f32x8)) : _mm256_setzero_si256();
+    };
+    for (int64_t s = 0; s < steps; s += 2) {  // two steps are a vector of bytes
+        const __m256i ab_i16x16 = _mm256_add_epi16(_mm256_packs_epi32(rounded(s * 2), rounded(s * 2 + 1)), zero_i16x16);
+        const __m256i cd_i16x16 = _mm256_add_epi16(_mm256_packs_epi32(rounded(s * 2 + 2), rounded(s * 2 + 3)), zero_i16x16);
+        const __m256i packed_u8x32 = _mm256_min_epu8(_mm256_packus_epi16(ab_i16x16, cd_i16x16), most_u8x32);
+        const __m256i level_u8x32 = _mm256_permutevar8x32_epi32(packed_u8x32, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + s * kThreeStep), _mm256_castsi256_si128(level_u8x32));
+        if (s + 1 < steps)
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + (s + 1) * kThreeStep), _mm256_extracti128_si256(level_u8x32, 1));
+    }
+    if (width % kPlacesInEights)  // what stands behind the row would count as the zero point
+        std::memset(bytes + (steps - 1) * kThreeStep + width % kPlacesInEights, 0,
+                    static_cast<size_t>(kPlacesInEights - width % kPlacesInEights));
+    return {step, static_cast<int32_t>(zero)};
+}
