@@ -1,4 +1,4 @@
-// cosine_top_k with torch: checks, allocation, the cut into tasks, the merge. The kernel is in cpu/.
+// cosine_top_k with torch: checks, allocation, what a part of the search is. The kernel is in cpu/.
 #include "cosine_top_k.h"
 
 #include <algorithm>
@@ -65,67 +65,34 @@ std::tuple<Tensor, Tensor> cosine_top_k(const Tensor& given_queries, const Tenso
     Tensor scores = new_floats({query_count, k});
     Tensor ids = new_ids({query_count, k});
 
-    // Many queries: each thread takes blocks of them. Few: each takes a range of the items, and the ranges' best are merged. Neither
-    // changes a bit of the result: a pair's score depends on the pair alone, and candidates are ordered totally.
-    const int64_t blocks = (query_count + kQueriesInBlock - 1) / kQueriesInBlock;
-    const int64_t ranges = ranges_for(blocks, item_count);
-    const int64_t range_length = (item_count + ranges - 1) / ranges;
-    std::vector<Candidate> kept(static_cast<size_t>(ranges * query_count * k));
     std::atomic<int64_t> bad_item{kNoRow};
-    std::atomic<bool> no_memory{false};
-    torch::stable::parallel_for(0, blocks * ranges, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t index = begin; index < end; ++index) {
-            const int64_t block = index / ranges, range = index % ranges;
-            const int64_t first_query = block * kQueriesInBlock;
-            CosineTopKTask task{};
-            task.queries = unit.data() + first_query * padded_width;
-            task.items = item_data;
-            task.query_count = std::min(kQueriesInBlock, query_count - first_query);
-            task.width = width;
-            task.padded_width = padded_width;
-            task.first = std::min(range * range_length, item_count);
-            task.last = std::min(task.first + range_length, item_count);
-            task.k = k;
-            task.normalised = normalised;
-            task.check_finite = block == 0;
-            task.excluded = excluded ? excluded->begin.data() + first_query : nullptr;
-            task.excluded_end = excluded ? excluded->end.data() + first_query : nullptr;
-            task.kept = kept.data() + (range * query_count + first_query) * k;
-            try {
-                const int64_t bad = cosine_top_k_avx2(task);
-                int64_t least = bad_item.load();
-                while (bad != kNoRow && (least == kNoRow || bad < least) && !bad_item.compare_exchange_weak(least, bad)) {
-                }
-            } catch (const std::bad_alloc&) {  // an exception must not cross torch's C interface
-                no_memory.store(true);
-            }
+    const auto search = [&](const SearchPart& part) {
+        std::vector<Candidate> kept(static_cast<size_t>(part.query_count * k));
+        CosineTopKTask task{};
+        task.queries = unit.data() + part.first_query * padded_width;
+        task.items = item_data;
+        task.query_count = part.query_count;
+        task.width = width;
+        task.padded_width = padded_width;
+        task.first = part.first_item, task.last = part.last_item;
+        task.k = k;
+        task.normalised = normalised;
+        task.check_finite = part.first_query == 0;
+        task.excluded = excluded ? excluded->begin.data() + part.first_query : nullptr;
+        task.excluded_end = excluded ? excluded->end.data() + part.first_query : nullptr;
+        task.kept = kept.data();
+        const int64_t bad = cosine_top_k_avx2(task);
+        int64_t least = bad_item.load();
+        while (bad != kNoRow && (least == kNoRow || bad < least) && !bad_item.compare_exchange_weak(least, bad)) {
         }
-    });
-    if (no_memory.load()) throw std::bad_alloc();
+        for (int64_t q = 0; q < part.query_count; ++q) std::sort(kept.begin() + q * k, kept.begin() + (q + 1) * k, std::greater<>());
+        for (int64_t i = 0; i < part.query_count * k; ++i) {
+            part.scores[i] = kept[i] == 0 ? -std::numeric_limits<float>::infinity() : score_of(kept[i]);
+            part.ids[i] = kept[i] == 0 ? -1 : id_of(kept[i]);
+        }
+    };
+    search_in_parts(query_count, item_count, kQueriesInBlock, k, scores.mutable_data_ptr<float>(), ids.mutable_data_ptr<int64_t>(), search);
     if (bad_item.load() != kNoRow) refuse_row(kOp, "items", item_data, bad_item.load(), width);
-
-    float* score_out = scores.mutable_data_ptr<float>();
-    int64_t* id_out = ids.mutable_data_ptr<int64_t>();
-    torch::stable::parallel_for(0, query_count, 64, [&](int64_t begin, int64_t end) {
-        for (int64_t q = begin; q < end; ++q) {
-            Candidate* best = kept.data() + q * k;
-            for (int64_t range = 1; range < ranges; ++range) {  // a smallest-first heap of k, seeded by the first range
-                if (range == 1) std::make_heap(best, best + k, std::greater<>());
-                const Candidate* more = kept.data() + (range * query_count + q) * k;
-                for (int64_t i = 0; i < k; ++i) {
-                    if (more[i] <= best[0]) continue;
-                    std::pop_heap(best, best + k, std::greater<>());
-                    best[k - 1] = more[i];
-                    std::push_heap(best, best + k, std::greater<>());
-                }
-            }
-            std::sort(best, best + k, std::greater<>());
-            for (int64_t i = 0; i < k; ++i) {
-                score_out[q * k + i] = best[i] == 0 ? -std::numeric_limits<float>::infinity() : score_of(best[i]);
-                id_out[q * k + i] = best[i] == 0 ? -1 : id_of(best[i]);
-            }
-        }
-    });
     return {scores, ids};
 }
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from compress_rec import op
 from compress_rec.ops.cosine_top_k import cosine_top_k
-from tests.ops.tried import rand
+from tests.ops.tried import along_axes, assert_the_full_ranking, rand
 
 TIERS = op.tiers()
 tiers = pytest.mark.parametrize("tier", TIERS)
@@ -39,19 +39,14 @@ def test_exact_on_small_integers(tier: str, data: st.DataObject) -> None:
         data.draw(st.lists(st.lists(st.integers(-2, 2), min_size=width, max_size=width), min_size=1, max_size=70)), dtype=torch.float32
     )
     axes = data.draw(st.lists(st.integers(0, width - 1), min_size=1, max_size=8))
-    queries = torch.nn.functional.one_hot(torch.tensor(axes), width).float() * 7
+    queries = along_axes(axes, width)
     k = data.draw(st.integers(1, len(items)))
     lists = [data.draw(st.lists(st.integers(0, len(items) - 1), max_size=12)) for _ in axes]
     exclude = torch.tensor([i for ids in lists for i in ids], dtype=torch.int64)
     offsets = torch.tensor([0, *[len(ids) for ids in lists]]).cumsum(0)
     with op.force(tier):
         scores, ids = cosine_top_k(queries, items, k, exclude, offsets, True)
-    for row, axis in enumerate(axes):
-        allowed = [i for i in range(len(items)) if i not in lists[row]]
-        wanted = sorted(allowed, key=lambda i, axis=axis: (-float(items[i, axis]), i))[:k]
-        missing = k - len(wanted)
-        assert ids[row].tolist() == wanted + [-1] * missing
-        assert scores[row].tolist() == [float(items[i, axis]) for i in wanted] + [-math.inf] * missing
+    assert_the_full_ranking(scores, ids, items, axes, k, lists)
 
 
 @tiers

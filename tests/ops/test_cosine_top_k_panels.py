@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from compress_rec import op
 from compress_rec.ops.cosine_top_k_panels import cosine_top_k_panels
 from compress_rec.panels import packed
-from tests.ops.tried import rand
+from tests.ops.tried import along_axes, assert_the_full_ranking, rand
 
 TIERS = op.tiers()
 tiers = pytest.mark.parametrize("tier", TIERS)
@@ -34,7 +34,7 @@ def test_exact_on_small_integers(tier: str, data: st.DataObject) -> None:
     for item in removed:
         items[item, data.draw(st.integers(0, width - 1))] = math.nan
     axes = data.draw(st.lists(st.integers(0, width - 1), min_size=1, max_size=14))
-    queries = torch.nn.functional.one_hot(torch.tensor(axes), width).float() * 7
+    queries = along_axes(axes, width)
     k = data.draw(st.integers(1, count))
     lists = [data.draw(st.lists(st.integers(0, count - 1), max_size=12)) for _ in axes]
     exclude = torch.tensor([i for ids in lists for i in ids], dtype=torch.int64)
@@ -44,12 +44,7 @@ def test_exact_on_small_integers(tier: str, data: st.DataObject) -> None:
         panels[-1, :, count % 16 :] = data.draw(st.sampled_from([0.0, 99.0, math.nan]))
     with op.force(tier):
         scores, ids = cosine_top_k_panels(queries, panels, count, k, exclude, offsets)
-    for row, axis in enumerate(axes):
-        allowed = [i for i in range(count) if i not in lists[row] and i not in removed]
-        wanted = sorted(allowed, key=lambda i, axis=axis: (-float(items[i, axis]), i))[:k]
-        missing = k - len(wanted)
-        assert ids[row].tolist() == wanted + [-1] * missing
-        assert scores[row].tolist() == [float(items[i, axis]) for i in wanted] + [-math.inf] * missing
+    assert_the_full_ranking(scores, ids, items, axes, k, [{*excluded, *removed} for excluded in lists])
 
 
 @tiers

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,23 @@ def strided(tensor: Tensor) -> Tensor:
     """The same values with gaps between them in memory."""
     wide = torch.stack([tensor, torch.full_like(tensor, 77)], dim=-1)
     return wide[..., 0]
+
+
+def along_axes(axes: list[int], width: int) -> Tensor:
+    """Queries along axes, so that every product with whole numbers is exact and many items tie."""
+    return torch.nn.functional.one_hot(torch.tensor(axes), width).float() * 7
+
+
+def assert_the_full_ranking(
+    scores: Tensor, ids: Tensor, items: Tensor, axes: list[int], k: int, left_out: Sequence[Collection[int]]
+) -> None:
+    """The k best of ``items`` along each axis, ties and all, without those left out of that query; -1 and -inf behind them."""
+    for row, axis in enumerate(axes):
+        allowed = [i for i in range(len(items)) if i not in left_out[row]]
+        wanted = sorted(allowed, key=lambda i, axis=axis: (-float(items[i, axis]), i))[:k]
+        missing = k - len(wanted)
+        assert ids[row].tolist() == wanted + [-1] * missing
+        assert scores[row].tolist() == [float(items[i, axis]) for i in wanted] + [-math.inf] * missing
 
 
 @dataclass(frozen=True)
