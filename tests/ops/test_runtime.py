@@ -68,6 +68,29 @@ def case(name: str) -> tuple[Calling, tuple[Tensor, ...], Any]:
 
 
 @tiers
+def test_gradients_are_refused_however_a_call_comes(tier: str) -> None:
+    """Where none can be asked for, a call passes by the front that refuses them; where one is, nothing does."""
+    x, codes, scales = OWED["int8_linear"].cases["plain"]()[:3]
+    asking, made = x.clone().requires_grad_(), op.find("int8_linear")
+    refused = pytest.raises(ValueError, match="x must be a tensor without gradient")
+    with op.force(tier):
+        with refused:
+            made(asking, codes, scales)
+        with refused:
+            made(x=asking, codes=codes, scales=scales)
+        with refused:
+            torch.ops.compress_rec.int8_linear(asking, codes, scales)
+        wanted = made(x, codes, scales)
+        with torch.no_grad():
+            found = made(asking, codes, scales)
+        with torch.inference_mode():
+            again = made(asking, codes, scales)
+    assert not found.requires_grad
+    assert torch.equal(found, wanted)
+    assert torch.equal(again, wanted)
+
+
+@tiers
 @names
 def test_torch_compile_takes_it_whole(name: str, tier: str) -> None:
     with op.force(tier):
