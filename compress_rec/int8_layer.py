@@ -23,8 +23,9 @@ class Int8Linear(nn.Module):
     bias: (outputs,) float32
 
     A row of x has the same bits alone and in any batch. Where a compiled kernel serves, the codes are held as it reads them and nowhere
-    else; ``state_dict`` holds ``codes``, ``scales`` and ``bias`` all the same, so that files do not depend on the machine. No gradient
-    passes.
+    else, and ``scales`` and ``bias`` are views of the one tensor that it reads: writing to them or assigning others counts at once, while
+    what ``torch.func.functional_call`` puts in their place does not. ``state_dict`` holds ``codes``, ``scales`` and ``bias`` all the same,
+    so that files do not depend on the machine. No gradient passes.
     """
 
     scales: Tensor
