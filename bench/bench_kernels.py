@@ -7,18 +7,12 @@ beside. ``--quick`` runs a few small cases, ``--results=FILE`` keeps every sampl
 
 from __future__ import annotations
 
-import contextlib
-import statistics
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from bench import limits, linear, real, shapes, vectors
-from bench.book import Book
-from bench.case import Case, Machine, clock, lines
+from bench import linear, real, shapes, vectors
 from bench.top_k import Catalogue
 
 MEMORY = 10.0  # bytes available for every byte of a catalogue in float32: all sides hold it at once (9.1 at a million items)
@@ -38,65 +32,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, cases, ids=["-".join(map(str, case[:-1])) for case in cases])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Processor time adds up over threads, and a waiting thread burns it: torch's and numpy's pools are cut to one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        limit: Any = contextlib.nullcontext()
-    else:
-        limit = threadpool_limits(1)
-    with limit:
-        yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def samples(one_thread: None) -> dict[str, tuple[float, ...]]:
-    return dict(limits.measure())
-
-
-@pytest.fixture(scope="module")
-def machine(samples: dict[str, tuple[float, ...]]) -> Machine:
-    return Machine(limits.loops(), {name: statistics.median(rates) for name, rates in samples.items()}, limits.why_not())
-
-
-@pytest.fixture(scope="module")
-def book(request: pytest.FixtureRequest, samples: dict[str, tuple[float, ...]]) -> Book:
-    """The results so far; what the machine can do is printed first."""
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\none thread of this machine: {limits.told(samples)}" if samples else f"\n{limits.why_not()}", end="")
-    given = request.config.getoption("--results")
-    return Book(Path(given) if given else None, samples)
-
-
 @pytest.fixture(scope="module")
 def catalogues() -> Iterator[dict[tuple[str, int], Catalogue]]:
     """The catalogue of the case before: the next case often wants the same."""
     held: dict[tuple[str, int], Catalogue] = {}
     yield held
     held.clear()
-
-
-@pytest.fixture
-def run(machine: Machine, book: Book, benchmark: Any, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Clock a case, print it, keep it, and give pytest-benchmark a few calls of ours."""
-
-    def done(case: Case, rounds: int) -> None:
-        row = clock(case, machine, rounds)
-        book.add(row)
-        with capsys.disabled():
-            print("\n" + lines(row), end="")
-        ours = next(name for name, side in case.sides.items() if side.ours)
-        benchmark.group = case.op
-        benchmark.extra_info.update(row)
-        with torch.inference_mode():
-            benchmark.pedantic(case.sides[ours].call, rounds=3, warmup_rounds=0)
-
-    return done
 
 
 def test_cosine_top_k(search: shapes.Search, catalogues: dict[tuple[str, int], Catalogue], run: Any) -> None:

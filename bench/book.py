@@ -12,7 +12,7 @@ from compress_rec.environment import facts
 from compress_rec.errors import CompressRecError
 from compress_rec.files import new_file
 
-PEERS = ("faiss-cpu", "numpy", "torch", "onnxruntime", "threadpoolctl")
+PEERS = ("faiss-cpu", "numpy", "torch", "onnxruntime", "openvino", "ctranslate2", "transformers", "threadpoolctl")
 VERSION = 1
 
 

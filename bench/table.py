@@ -1,7 +1,8 @@
 """The results of the kernel benchmark as Markdown tables, so that no number in a page is typed by hand.
 
 ``python -m bench.table bench/results/CPU.jsonl`` prints them; with ``bench/README.md`` behind it, they replace what stands there between
-``<!-- figures:kernels -->`` and ``<!-- /figures -->``; with ``--check`` nothing is written, and a difference is an error.
+``<!-- figures:kernels -->``, or ``<!-- figures:encoder -->`` for the results of encoders, and ``<!-- /figures -->``; with ``--check``
+nothing is written, and a difference is an error.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from statistics import median
 from typing import Any
 
 from bench.book import read
+from bench.encoder_table import ENCODER, grid
 from bench.limits import told
 from compress_rec.errors import CompressRecError
 from compress_rec.figures import between_markers, settled
@@ -26,12 +28,13 @@ NEW = "onnxruntime 7 bits, new result"
 def tables(machine: Row, rows: Sequence[Row]) -> str:
     """Return everything that goes between the markers."""
     parts = [_about(machine)]
-    writers = {"cosine_top_k": _searches, "low_rank_linear": _low_rank, "int8_linear": _int8, "int8_embedding": _embedding}
+    writers = {"cosine_top_k": _searches, "low_rank_linear": _low_rank, "int8_linear": _int8, "int8_embedding": _embedding, **ENCODER}
     for op, write in writers.items():
         chosen = [row for row in rows if row["op"] == op]
         if chosen:
             served = ", ".join(sorted({row["backend"] for row in chosen}))
-            parts.append(f"### `{op}`, served by {served}\n\n{write(chosen)}")
+            title = f"`{op}`, served by {served}" if op not in ENCODER else op.capitalize()
+            parts.append(f"### {title}\n\n{write(chosen)}")
     return "\n\n".join(parts)
 
 
@@ -42,11 +45,6 @@ def _about(machine: Row) -> str:
     limits = f" Its limits, one thread, in the same run: {told(machine['limits'])}." if machine["limits"] else ""
     commit = (here["commit"] or "unknown").partition("-")
     return f"Measured on {here['cpu']}{memory}, at commit {commit[0][:12]}{commit[1]}{commit[2]}.{limits} Peers: {peers}."
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] * left + ["---:"] * (len(head) - left)) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def _standing(row: Row, name: str) -> str:
@@ -90,7 +88,7 @@ def _searches(rows: Sequence[Row]) -> str:
             ]
         )
     head = ["items", "queries", "k", "data", "best exact peer", "faiss SQ8, refined", *(f"`{name}`" for name in FORMATS)]
-    return _grid(head, body, 0)
+    return grid(head, body, 0)
 
 
 def _low_rank(rows: Sequence[Row]) -> str:
@@ -104,7 +102,7 @@ def _low_rank(rows: Sequence[Row]) -> str:
         body.append([*place, *others, f"{over_two[-1]:.2f}", _standing(row, "compress_rec") + served])
     head = ["layer", "rank", "tokens", "two `F.linear`, ms", "dense, ms", "× over two", "ours: ms, × over the best peer"]
     return (
-        _grid(head, body, 1)
+        grid(head, body, 1)
         + f"\n\nOver two `F.linear`: × {median(over_two):.2f} in the median of these cases, × {min(over_two):.2f} at least."
     )
 
@@ -128,7 +126,7 @@ def _int8(rows: Sequence[Row]) -> str:
                 f"{_standing(row, 'compress_rec')}, error {_noted(row, 'compress_rec', 'error')}",
             ]
         )
-    return _grid(
+    return grid(
         ["layer", "data", "tokens", "dense, ms", "quickest int8 peer", "that with a new result, ms", "least error of a peer", "ours"],
         body,
         2,
@@ -140,7 +138,7 @@ def _embedding(rows: Sequence[Row]) -> str:
         [f"{row['shape']['tokens']}", _ms(row["medians"]["torch"]), _ms(row["medians"]["float table"]), _standing(row, "compress_rec")]
         for row in rows
     ]
-    return _grid(["tokens", "torch, ms", "float table, ms", "ours"], body, 0)
+    return grid(["tokens", "torch, ms", "float table, ms", "ours"], body, 0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -158,7 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not given.markdown.is_file():
             raise CompressRecError(f"there is no file {given.markdown}: name the Markdown file that holds the markers")
         text = given.markdown.read_text(encoding="utf-8")
-        wanted = between_markers(text, body, "kernels", str(given.markdown))
+        mark = "encoder" if any(row["op"] in ENCODER for row in read(given.results)[1]) else "kernels"
+        wanted = between_markers(text, body, mark, str(given.markdown))
         return settled(given.markdown, text, wanted, given.results, given.check)
     except CompressRecError as fault:
         print(fault, file=sys.stderr)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from compress_rec.encoder import Encoder, linear_tensors, with_linear
 from compress_rec.recipe import Moments
-from compress_rec.weights import Chain, Dense, Diagonal, Format, Int8, Shared, Sparse, Sum, sparse_tensors, unpack_sparse
+from compress_rec.sparse import sparse_tensors, unpack_sparse
+from compress_rec.weights import Chain, Dense, Diagonal, Format, Int8, Shared, Sparse, Sum
 
 
 def keep_outputs(form: Format, tensors: Mapping[str, Tensor], place: str, rows: Tensor) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +21,7 @@ from compress_rec.int8_layer import Int8Linear
 from compress_rec.low_rank_layer import low_rank, panels_of_factors
 from compress_rec.ops.int8_embedding import int8_embedding
 from compress_rec.ops.int8_linear import quantize_per_channel
+from compress_rec.sparse import unpack_sparse
 
 
 @dataclass(frozen=True)
@@ -383,24 +383,3 @@ def int8_tensors(weight: Tensor, place: str) -> dict[str, Tensor]:
     """Quantise (outputs, inputs) float32 to the tensors that ``Int8`` wants at ``place``."""
     codes, scales = quantize_per_channel(weight.detach())
     return {f"{place}.codes": codes, f"{place}.scales": scales}
-
-
-def sparse_tensors(weight: Tensor, place: str) -> dict[str, Tensor]:
-    """Store the non-zero places of (outputs, inputs) float32 as a bitmask and values, the tensors that ``Sparse`` wants at ``place``."""
-    kept = weight.detach() != 0
-    mask = torch.from_numpy(np.packbits(kept.cpu().numpy().reshape(-1)))
-    extent = torch.tensor(weight.shape, dtype=torch.int32)
-    return {f"{place}.mask": mask, f"{place}.values": weight.detach()[kept], f"{place}.extent": extent}
-
-
-def unpack_sparse(mask: Tensor, values: Tensor, extent: Tensor) -> Tensor:
-    """Undo ``sparse_tensors``: (outputs, inputs) float32."""
-    rows, columns = (int(size) for size in extent)
-    kept = torch.from_numpy(np.unpackbits(mask.cpu().numpy(), count=rows * columns).astype(bool))
-    if int(kept.sum()) != values.numel():
-        raise CompressRecError(
-            f"a sparse weight holds {values.numel()} values for {int(kept.sum())} set bits: the file is damaged, save the model again"
-        )
-    weight = torch.zeros(rows * columns, dtype=values.dtype)
-    weight[kept] = values.cpu()
-    return weight.reshape(rows, columns)

@@ -89,7 +89,8 @@ def test_steps_one_by_one_are_a_plan() -> None:
     reference = small_variant()
     lessons = small_lessons(reference, items=12)
     one = reference.then(Step(QuantizeInt8()), lessons)
-    assert torch.equal(one.encode(small_texts(3)), compress(reference, [QuantizeInt8()], small_texts(12)).encode(small_texts(3)))
+    texts = {"item": small_texts(12), "behaviour": small_texts(12), "text": small_histories()}
+    assert torch.equal(one.encode(small_texts(3)), compress(reference, [QuantizeInt8()], texts).encode(small_texts(3)))
 
 
 def test_what_compress_refuses() -> None:

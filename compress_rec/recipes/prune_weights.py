@@ -12,8 +12,9 @@ from torch import Tensor
 from compress_rec.encoder import linear_tensors, with_linear
 from compress_rec.errors import CompressRecError
 from compress_rec.recipe import Lesson, Recipe, cannot_follow, check_share, leaves, needs_layers
+from compress_rec.sparse import sparse_tensors, unpack_sparse
 from compress_rec.towers import Tower
-from compress_rec.weights import Chain, Format, Int8, Shared, Sparse, Sum, sparse_tensors, unpack_sparse
+from compress_rec.weights import Chain, Format, Int8, Shared, Sparse, Sum
 
 MOST = 0.96  # a bit a place and four bytes a value: above 31/32 the bits cost more than the zeros save
 

@@ -13,8 +13,9 @@ from compress_rec.errors import CompressRecError
 from compress_rec.int8_eights import quantize_by_eights
 from compress_rec.recipe import Lesson, Recipe, cannot_follow, leaves
 from compress_rec.smoothing import divisors
+from compress_rec.sparse import unpack_sparse
 from compress_rec.towers import Tower
-from compress_rec.weights import Chain, Diagonal, Format, Int8, Shared, Sparse, Sum, int8_tensors, unpack_sparse
+from compress_rec.weights import Chain, Diagonal, Format, Int8, Shared, Sparse, Sum, int8_tensors
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from compress_rec.encoder import Encoder, LayerShape, with_linear
+from compress_rec.sparse import sparse_tensors
 from compress_rec.towers import Head, HeadStage, Tower
 from compress_rec.variant import Variant
-from compress_rec.weights import Chain, Dense, Format, Int8, Shared, Sparse, Sum, int8_tensors, sparse_tensors
+from compress_rec.weights import Chain, Dense, Format, Int8, Shared, Sparse, Sum, int8_tensors
 from tests.models import small_variant
 
 DENSE, INT8 = Dense(), Int8()

@@ -3,10 +3,11 @@ import torch
 
 from compress_rec.measure import MEASURES
 from compress_rec.measures.parameters import Parameters
+from compress_rec.sparse import sparse_tensors
 from compress_rec.towers import Towers
 from compress_rec.trial import TableRanker, VariantRanker
 from compress_rec.variant import Variant
-from compress_rec.weights import Sparse, sparse_tensors
+from compress_rec.weights import Sparse
 from tests.measures.clocks import world
 from tests.models import small_tokens, small_variant
 
