@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def run(path: Path | str, folder: Path | str | None = None, console: Console | N
             average = static_average(bench, found, models)
             if not bench.main:
                 return None
-            made = (*variants(bench, found, models), *baselines(bench, found, models, average))
+            made = _served((*variants(bench, found, models), *baselines(bench, found, models, average)), study.compiled)
         with bench.station("measures"):
             reference = made[0].ranker
             assert reference is not None
@@ -69,6 +69,16 @@ def run(path: Path | str, folder: Path | str | None = None, console: Console | N
             report = Report(environment.facts(), tuple(rows), _extras(study, found, trial, made))
             lines, markdown, html = page.write_all(report, goal)
     return Finished(html, markdown, lines, report)
+
+
+def _served(made: Sequence[Made], compiled: bool) -> tuple[Made, ...]:
+    """Let every variant be encoded as it would be served: by the compiled encoder, where it has one."""
+    if not compiled:
+        return tuple(made)
+    return tuple(
+        replace(piece, ranker=VariantRanker(piece.ranker.variant.compile())) if isinstance(piece.ranker, VariantRanker) else piece
+        for piece in made
+    )
 
 
 def _check_depths(measures: Sequence[Measure], items: int) -> None:
@@ -88,7 +98,7 @@ def measured(bench: Bench, found: Data, trial: Trial, made: Sequence[Made]) -> l
     alive = [piece for piece in made if piece.ranker is not None]
     machine = environment.facts()
     # a last bit may differ where another kernel or processor serves
-    served = [machine.get("cpu"), str(machine.get("ops"))]
+    served = [machine.get("cpu"), str(machine.get("ops")), bench.study.compiled]
     with bench.bar("measures") as bar:
         total = len(bench.study.measures) * len(alive)
         for place, measure in enumerate(bench.study.measures):

@@ -28,6 +28,7 @@ TABLES = (
     "title",
     "seed",
     "threads",
+    "compiled",
     "data",
     "model",
     "teacher",
@@ -63,13 +64,15 @@ class Study:
     data: the ``[data]`` table, read by ``interactions.load`` and ``split.split_from``; model: ``name`` of a known set or ``path`` of a
     folder; fine_tune: whether the model is fine-tuned at all; histories: history texts that recipes learn from; tables: baselines without a
     text encoder; zero_shot, static_average: baselines with one; plans: variant -> steps; show: users whose explanations the page shows;
-    budget: CPU minutes a station, printed beside what it took
+    compiled: whether variants are measured on the compiled encoder, as they would be served, or on torch's modules; budget: CPU minutes
+    a station, printed beside what it took
     """
 
     name: str
     title: str
     seed: int
     threads: int
+    compiled: bool
     data: Mapping[str, Any]
     model: Mapping[str, Any]
     teacher: TeacherSettings
@@ -129,6 +132,7 @@ def parse(table: Mapping[str, Any], name: str = "study") -> Study:
         title=_plain(table, "title", str, ""),
         seed=_count(table, "seed", 0),
         threads=_count(table, "threads", 0),
+        compiled=_flag(table, "compiled", True),
         data=dict(table["data"]),
         model=_model(table.get("model", {"name": "minilm-l6"})),
         teacher=_settings(table.get("teacher", {}), TeacherSettings, "teacher"),
@@ -150,6 +154,13 @@ def _plain(table: Mapping[str, Any], key: str, kind: type[T], default: T) -> T:
     value = table.get(key, default)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise CompressRecError(f"'{key}' of the study file must be of type {kind.__name__}, but {value!r} came")
+    return value
+
+
+def _flag(table: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = table.get(key, default)
+    if not isinstance(value, bool):
+        raise CompressRecError(f"'{key}' of the study file must be true or false, but {value!r} came")
     return value
 
 

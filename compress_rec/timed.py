@@ -103,7 +103,7 @@ def encoding(variant: Variant, role: str, texts: Sequence[str], batch: int) -> W
         for _ in range(WARM_CALLS):
             call()
 
-    return Work(call, warm, {"role": role, "batch": batch, "texts": len(texts)})
+    return Work(call, warm, {"role": role, "batch": batch, "texts": len(texts), "runtime": towers.tower_of(role).backend})
 
 
 def requests(variant: Variant, role: str, trial: Trial, count: int) -> list[str]:

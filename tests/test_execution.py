@@ -45,3 +45,9 @@ def test_int8_without_a_compiled_kernel_names_the_cause() -> None:
     assert ("int8_linear runs on its reference" in told) == (op.fallback("int8_linear_packed") is not None)
     if op.fallback("int8_linear_packed") is not None:
         assert op.fallback("int8_linear") in told
+
+
+def test_a_tower_that_cannot_be_compiled_says_why(monkeypatch) -> None:
+    monkeypatch.setattr(op, "_EXTENSION", None)
+    (told,) = notes(small_variant(0).compile().towers)
+    assert told.startswith("the compiled extension was not built")

@@ -17,7 +17,7 @@ import torch
 from accelerate import PartialState
 from rich.console import Console
 
-from compress_rec import fitting, stations
+from compress_rec import fitting, op, stations
 from compress_rec import run as run_module
 from compress_rec.errors import CompressRecError
 from compress_rec.making import training_texts
@@ -96,6 +96,18 @@ def test_every_variant_has_every_measure_and_the_refused_one_its_reason(tiny_run
     assert rows[0].failure.startswith("the step 'factorize' after quantize_int8 cannot be done: 'factorize' cannot follow 'quantize_int8'")
     assert cells["popularity", "latency[repeats=3]"].not_applicable is not None
     assert cells["popularity", "ndcg@5"].kind == "baseline"
+
+
+def test_variants_are_measured_as_they_would_be_served(tiny_run: TinyRun, copied: Path, tmp_path: Path) -> None:
+    def runtimes(report: Any) -> set[str]:
+        return {row.samples.notes["runtime"] for row in report.rows if row.measure == "latency[repeats=3]" and row.samples is not None}
+
+    assert runtimes(tiny_run.finished.report) == {"compiled" if "avx2" in op.tiers() else "torch"}
+    file = tmp_path / "torch.toml"
+    file.write_text("compiled = false\n" + tiny_run.study.read_text(encoding="utf-8"), encoding="utf-8")
+    finished = run(file, copied, Console(quiet=True))
+    assert finished is not None
+    assert runtimes(finished.report) == {"torch"}
 
 
 def test_the_lines_are_the_format_that_other_tools_read(tiny_run: TinyRun) -> None:
