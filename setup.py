@@ -26,6 +26,10 @@ EXTENSION = "compress_rec._C"
 # sums and products are rounded as they are written: only what is written as an FMA becomes one
 FLAGS = ["-O3", "-std=c++17", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
 
+# CUDA kernels run on what the code is for and on later devices of the same generation; the last entry is compiled anew for those to come
+CUDA_FLAGS = ["-O3", "-std=c++17", "-Werror", "all-warnings", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+CUDA_DEVICES = ["-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90,code=[sm_90,compute_90]"]
+
 # ninja from the environment's own scripts, also where that environment is not activated
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
@@ -39,24 +43,54 @@ def required() -> bool:
     return os.environ.get("COMPRESS_REC_REQUIRE_EXT", "0") not in ("", "0")
 
 
-def cuda_facts() -> str:
-    """Return in words what became of CUDA; refuse where it was required."""
+def cuda_missing() -> str | None:
+    """Return in words why CUDA kernels are left out, or None where they can be built; refuse where they were required."""
     wish = os.environ.get("COMPRESS_REC_CUDA", "auto")
     if wish not in ("auto", "0", "1"):
         raise SystemExit(f"COMPRESS_REC_CUDA must be auto, 1 or 0, but '{wish}' came; unset it to build without CUDA where there is none")
     if wish == "0":
-        return "not wanted (COMPRESS_REC_CUDA=0)"
-    if not list((ROOT / "csrc").glob("cuda/*.cu")):
-        why = "this version of compress_rec has no CUDA kernels yet, so CUDA tensors run on the reference ops"
-    elif shutil.which("nvcc") is None:
+        return "no CUDA kernels were built: not wanted (COMPRESS_REC_CUDA=0)"
+    if shutil.which("nvcc") is None:
         why = "nvcc is not on PATH"
     elif torch_cuda() is None:
         why = "the installed torch was built without CUDA"
     else:
-        return f"nvcc at {shutil.which('nvcc')}, torch for CUDA {torch_cuda()}"
-    if wish == "1":
+        return None
+    return cuda_refused(why)
+
+
+def cuda_refused(why: str) -> str:
+    """Return in words that CUDA kernels are left out; refuse where they were required."""
+    if os.environ.get("COMPRESS_REC_CUDA") == "1":
         raise SystemExit(f"COMPRESS_REC_CUDA=1 asks for CUDA kernels, but {why}; set COMPRESS_REC_CUDA=auto to build without them")
-    return why
+    return f"no CUDA kernels were built: {why}"
+
+
+def cuda_objects(folder: Path) -> list[str]:
+    """Compile every .cu file with nvcc, which needs neither torch nor a device, and return the object files; raise CannotBuild."""
+    made = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):
+        made.append(str(folder / f"{source.stem}.cu.o"))
+        command = [str(shutil.which("nvcc")), *CUDA_FLAGS, *CUDA_DEVICES, "-c", str(source), "-o", made[-1]]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["nothing was said"])[0]
+            raise CannotBuild(f"nvcc does not compile {source.name}: {said}")
+    return made
+
+
+def add_cuda(built: Extension, objects: list[str]) -> None:
+    """Let the extension have the CUDA kernels, and the layer between them and torch."""
+    cuda = Path(os.environ.get("CUDA_HOME") or Path(os.path.realpath(str(shutil.which("nvcc")))).parents[1])
+    if not (cuda / "include" / "cuda_runtime_api.h").exists():  # nvcc may be a script that calls the real one
+        told = subprocess.run(["nvcc", "-v", "-dryrun", "-x", "cu", os.devnull], capture_output=True, text=True).stderr
+        cuda = Path(next((line.split("=", 1)[1] for line in told.splitlines() if line.startswith("#$ TOP=")), str(cuda)))
+    built.sources += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc" / "cuda").glob("*.cpp"))
+    built.extra_objects += objects
+    built.include_dirs.append(str(cuda / "include"))
+    built.library_dirs += [str(cuda / "lib64"), str(cuda / "lib")]
+    built.libraries += ["torch_cuda", "cudart_static", "rt", "dl", "pthread"]
 
 
 def torch_cuda() -> str | None:
@@ -100,7 +134,7 @@ def kernels() -> Extension:
 
 
 # in this order, so that what needs no torch is found out before it is imported, which takes seconds
-CUDA = cuda_facts()
+CUDA_MISSING = cuda_missing()
 COMPILER: str | None = None
 MISSING: str | None = None
 Building: type[build_ext] = build_ext
@@ -120,10 +154,12 @@ class BuildKernels(Building):  # type: ignore[misc,valid-type]
 
     def run(self) -> None:
         in_place = self.inplace  # setuptools clears it while it builds, and leaves it cleared when that fails
-        facts: dict[str, Any] = {"built": False, "reason": None, "compiler": COMPILER, "cuda": CUDA}
+        facts: dict[str, Any] = {"built": False, "reason": None, "compiler": COMPILER, "cuda": CUDA_MISSING}
         try:
             if MISSING is not None:
                 raise CannotBuild(MISSING)
+            if CUDA_MISSING is None:
+                facts["cuda"] = self.with_cuda()
             super().run()
             facts["built"] = True
         except CannotBuild as fault:
@@ -133,6 +169,8 @@ class BuildKernels(Building):  # type: ignore[misc,valid-type]
             facts["reason"] = f"compiling failed: {lines[0] if lines else type(fault).__name__}"
         self.inplace = in_place
         if not facts["built"]:
+            if CUDA_MISSING is None:
+                facts["cuda"] = cuda_refused(str(facts["reason"]))
             if required():
                 raise SystemExit(f"COMPRESS_REC_REQUIRE_EXT=1 asks for the compiled extension, but {facts['reason']}")
             print(f"compress_rec: {facts['reason']}; installing without compiled kernels", file=sys.stderr)
@@ -143,6 +181,16 @@ class BuildKernels(Building):  # type: ignore[misc,valid-type]
         for folder in self.folders():
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "_build.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+    def with_cuda(self) -> str:
+        """Compile the CUDA kernels, and return in words what became of them."""
+        try:
+            add_cuda(self.extensions[0], cuda_objects(Path(self.build_temp) / "cuda"))
+        except CannotBuild as fault:
+            if os.environ.get("COMPRESS_REC_CUDA") == "1":
+                raise
+            return cuda_refused(str(fault))
+        return f"CUDA kernels were built for sm_80, sm_90 and later, by nvcc at {shutil.which('nvcc')} for torch with CUDA {torch_cuda()}"
 
     def folders(self) -> list[Path]:
         """Return the package folders this build writes to."""

@@ -130,12 +130,22 @@ def explain() -> list[str]:
 
 
 def _explain_cuda(here: Environment) -> str:
-    if here.cuda["torch"] is None:
-        return "torch was built without CUDA, so everything runs on the CPU."
-    if not here.cuda["devices"]:
-        return f"torch was built for CUDA {here.cuda['torch']}, but no device is there, so everything runs on the CPU."
     kernels = here.build.get("cuda") or "nothing is recorded about CUDA kernels"
-    return f"torch sees {', '.join(here.cuda['devices'])} (CUDA {here.cuda['torch']}); {kernels}."
+    if here.cuda["torch"] is None:
+        return f"torch was built without CUDA, so everything runs on the CPU ({kernels})."
+    if not here.cuda["devices"]:
+        return f"torch was built for CUDA {here.cuda['torch']}, but no device is there, so everything runs on the CPU ({kernels})."
+    served = [name for name in here.ops if _on_cuda(name)]
+    rest = "every op runs on its reference there"
+    if served:
+        rest = f"{', '.join(served)} run on them there, the other ops on their references"
+    elif here.cuda["nvcc"] is None:
+        rest += "; to change that, install the CUDA toolkit, put nvcc on PATH and install the package again"
+    return f"torch sees {', '.join(here.cuda['devices'])} (CUDA {here.cuda['torch']}): {kernels}; {rest}."
+
+
+def _on_cuda(name: str) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"{op.NAMESPACE}::{name}", "CUDA"))
 
 
 def _count(number: int, noun: str) -> str:

@@ -42,6 +42,8 @@ void use(const std::string& name) {
     for (Tier tier : {Tier::reference, Tier::avx2}) {
         if (name != name_of(tier) || tier > best_tier()) continue;
         register_kernels(tier != Tier::reference);
+        // a CPU that has nothing but the reference is no reason to leave a GPU idle
+        register_cuda_kernels(tier != Tier::reference || best_tier() == Tier::reference);
         tier_in_force.store(tier, std::memory_order_relaxed);
         return;
     }

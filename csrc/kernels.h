@@ -15,10 +15,18 @@ struct CpuKernel {
     CpuKernel(const char* name, BoxedKernel function);
 };
 
+// The same for CUDA devices; in a build without CUDA there are none.
+struct CudaKernel {
+    CudaKernel(const char* name, BoxedKernel function);
+};
+
 // The names of the ops that have a compiled kernel for the CPU.
 std::vector<std::string> kernel_names();
 
 // Registers all of them with torch's dispatcher at the CPU, or takes them back.
 void register_kernels(bool wanted);
+
+// Those for CUDA devices.
+void register_cuda_kernels(bool wanted);
 
 }  // namespace compress_rec

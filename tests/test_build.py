@@ -79,3 +79,42 @@ def test_cuda_that_cannot_be_had_is_refused(checkout: Path, wish: str, sentence:
     assert done.returncode != 0
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_why_there_are_no_cuda_kernels_is_recorded(checkout: Path) -> None:
+    build(checkout, CXX="/nonexistent/g++", COMPRESS_REC_CUDA="0")
+    assert facts(checkout)["cuda"] == "no CUDA kernels were built: not wanted (COMPRESS_REC_CUDA=0)"
+    build(checkout, CXX="/nonexistent/g++", PATH=os.path.dirname(sys.executable) + ":/usr/bin:/bin")
+    assert str(facts(checkout)["cuda"]).startswith("no CUDA kernels were built: ")
+
+
+@pytest.fixture
+def with_cuda(checkout: Path) -> dict[str, str]:
+    """Surroundings in which torch claims to have CUDA, and nvcc is there but refuses every file."""
+    (checkout / "there").mkdir()
+    (checkout / "there" / "sitecustomize.py").write_text("import torch\ntorch.version.cuda = '13.0'\n")
+    nvcc = checkout / "there" / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho 'no room' >&2\nexit 1\n")
+    nvcc.chmod(0o755)
+    return {"PATH": f"{nvcc.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(nvcc.parent)}
+
+
+def test_without_the_extension_there_are_no_cuda_kernels_either(checkout: Path, with_cuda: dict[str, str]) -> None:
+    done = build(checkout, CXX="/nonexistent/g++", **with_cuda)
+    assert done.returncode == 0, done.stderr
+    reason = "no C++ compiler was found: '/nonexistent/g++' is not there; install g++ or set CXX"
+    assert facts(checkout)["cuda"] == f"no CUDA kernels were built: {reason}"
+    refused = build(checkout, CXX="/nonexistent/g++", COMPRESS_REC_CUDA="1", **with_cuda)
+    assert refused.returncode != 0
+    assert f"COMPRESS_REC_CUDA=1 asks for CUDA kernels, but {reason}" in refused.stderr
+
+
+def test_an_nvcc_that_fails_is_named(checkout: Path, with_cuda: dict[str, str]) -> None:
+    """The extension is not reached: a compiler that cannot compile stops the build right behind."""
+    broken = checkout / "broken-g++"
+    broken.write_text('#!/bin/sh\ncase "$1" in --version|-v) echo "broken 1.0";; *) echo "no space" >&2; exit 1;; esac\n')
+    broken.chmod(0o755)
+    refused = build(checkout, CXX=str(broken), COMPRESS_REC_CUDA="1", **with_cuda)
+    assert refused.returncode != 0
+    assert "COMPRESS_REC_CUDA=1 asks for CUDA kernels, but nvcc does not compile cosine_top_k.cu: no room" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,34 @@ def test_every_sentence_is_one() -> None:
     assert all(line[0].isalnum() and line.endswith(".") and "None" not in line for line in told)
     for name in op.ops():
         assert any(line.startswith(f"{name} runs on {op.backend(name)}") for line in told)
+
+
+@pytest.mark.parametrize(
+    ("torch_cuda", "devices", "nvcc", "built", "served", "sentence"),
+    [
+        (None, [], None, "no CUDA kernels were built: nvcc is not on PATH", (), "torch was built without CUDA, so everything runs on the "
+         "CPU (no CUDA kernels were built: nvcc is not on PATH)."),
+        ("13.0", [], "/nvcc", None, (), "torch was built for CUDA 13.0, but no device is there, so everything runs on the CPU (nothing is "
+         "recorded about CUDA kernels)."),
+        ("13.0", ["H100"], None, "no CUDA kernels were built: nvcc is not on PATH", (), "torch sees H100 (CUDA 13.0): no CUDA kernels were "
+         "built: nvcc is not on PATH; every op runs on its reference there; to change that, install the CUDA toolkit, put nvcc on PATH and "
+         "install the package again."),
+        ("13.0", ["H100"], "/nvcc", "CUDA kernels were built", ("cosine_top_k", "low_rank_linear"), "torch sees H100 (CUDA 13.0): CUDA "
+         "kernels were built; cosine_top_k, low_rank_linear run on them there, the other ops on their references."),
+    ],
+)  # fmt: skip
+def test_what_became_of_cuda_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    torch_cuda: str | None,
+    devices: list[str],
+    nvcc: str | None,
+    built: str | None,
+    served: tuple[str, ...],
+    sentence: str,
+) -> None:
+    monkeypatch.setattr(environment, "_on_cuda", lambda name: name in served)
+    facts = {"torch": torch_cuda, "devices": devices, "nvcc": nvcc}
+    assert environment._explain_cuda(replace(environment.environment(), cuda=facts, build={"cuda": built})) == sentence
 
 
 def test_the_forced_reference_is_said() -> None:

@@ -7,12 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.cuda.machine import Emulated
+from tests.cuda.machine import CUDA, ROOT, Emulated
+
+HERE = Path(__file__).parent
+TORCH_SIDE = [HERE / "emulated_torch.cpp", *(path for path in sorted(CUDA.glob("*.cpp")) if path.stem != "torch_device")]
 
 
 @pytest.fixture(scope="session")
 def library() -> Emulated:
-    return Emulated(Path(__file__).with_name("entries.cu"))
+    """The kernels, plain functions that launch them, and the layer between them and torch."""
+    from torch.utils.cpp_extension import include_paths, library_paths
+
+    # csrc is searched for quoted names alone: it has a limits.h
+    includes = [*(f"-isystem{path}" for path in include_paths()), f"-iquote{ROOT / 'csrc'}"]
+    links = [*(f"-L{path}" for path in library_paths()), "-ltorch", "-ltorch_cpu"]
+    flags = ["-DTORCH_TARGET_VERSION=0x020a000000000000", *includes]
+    return Emulated(HERE / "entries.cu", flags, TORCH_SIDE, links, sorted((ROOT / "csrc").glob("*.h")))
 
 
 @pytest.fixture

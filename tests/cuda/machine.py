@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,19 @@ class KernelFault(Exception):
     """What the emulation found, or what CUDA returned."""
 
 
-def built(source: Path, command: list[str], *read: Path) -> Path:
-    """Return the library that ``command`` makes of a source; the same sources are compiled once."""
+def compiler() -> str:
+    """Return a C++ compiler, or skip what needs one."""
+    wanted = os.environ.get("CXX") or (sysconfig.get_config_var("CXX") or "c++").split()[0]
+    found = shutil.which(wanted) or shutil.which("g++")
+    if found is None:
+        pytest.skip("the CUDA kernels run under emulation, which needs a C++ compiler, and none was found: install g++ or set CXX")
+    return found
+
+
+def built(source: Path, command: list[str], *read: Path, after: Sequence[str] = ()) -> Path:
+    """Return the library that ``command``, the source and what comes ``after`` it make; the same sources are compiled once."""
     version = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=True).stdout
-    digest = hashlib.sha256(" ".join([*command, version]).encode())
+    digest = hashlib.sha256(" ".join([*command, *after, version]).encode())
     for path in sorted({source, *read, *CUDA.rglob("*.h"), *CUDA.rglob("*.cu")}):
         digest.update(path.read_bytes())
     folder = ROOT / "build" if os.access(ROOT, os.W_OK) else Path(tempfile.gettempdir())
@@ -41,9 +50,10 @@ def built(source: Path, command: list[str], *read: Path) -> Path:
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         aside = library.with_suffix(f".{os.getpid()}")
-        done = subprocess.run([*command, "-I", str(CUDA), "-o", str(aside), str(source)], capture_output=True, text=True)
+        done = subprocess.run([*command, "-I", str(CUDA), "-o", str(aside), str(source), *after], capture_output=True, text=True)
         if done.returncode:
-            raise AssertionError(f"{source.name} does not compile:\n{done.stderr[:4000]}")
+            wrong = [line for line in done.stderr.splitlines() if "error" in line or "undefined" in line]
+            raise AssertionError(f"{source.name} does not compile:\n" + "\n".join(wrong[:40] or [done.stderr[:4000]]))
         aside.replace(library)
     return library
 
@@ -54,12 +64,11 @@ class Emulated:
     name = "emulated"
     real = False
 
-    def __init__(self, source: Path) -> None:
-        wanted = os.environ.get("CXX") or (sysconfig.get_config_var("CXX") or "c++").split()[0]
-        compiler = shutil.which(wanted) or shutil.which("g++")
-        if compiler is None:
-            pytest.skip("the CUDA kernels run under emulation, which needs a C++ compiler, and none was found: install g++ or set CXX")
-        self.library = ctypes.CDLL(str(built(source, [compiler, *FLAGS, "-x", "c++"])))
+    def __init__(
+        self, source: Path, flags: Sequence[str] = (), more: Sequence[Path] = (), links: Sequence[str] = (), read: Sequence[Path] = ()
+    ) -> None:
+        command = [compiler(), *FLAGS, *flags, "-x", "c++", *map(str, more)]
+        self.library = ctypes.CDLL(str(built(source, command, *more, *read, after=links)))
         self.library.cuda_emulation_allocate.restype = ctypes.c_void_p
         self.library.cuda_emulation_allocate.argtypes = (ctypes.c_char_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_int)
         self.library.cuda_emulation_release.argtypes = (ctypes.c_void_p,)

@@ -1,0 +1,115 @@
+"""The thin layer between torch and the CUDA kernels: its checks, allocations and tasks, with the kernels under emulation behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compress_rec import op
+from tests.cuda.machine import Emulated
+from tests.ops.owed import OWED
+from tests.ops.test_contract import assert_ranking, outputs
+from tests.ops.tried import rand, strided
+
+NAMES = ("cosine_top_k", "cosine_top_k_int8", "low_rank_linear")
+_LIBRARY = torch.library.Library("compress_rec_emulated", "FRAGMENT")
+
+
+@pytest.fixture(scope="module")
+def emulated(library: Emulated) -> Callable[..., Any]:
+    """The ops by name, from a library of their own."""
+    for name in NAMES:
+        _LIBRARY.define(op.find(name).schema)
+    library.library.register_emulated()
+    return lambda name, *arguments: getattr(torch.ops.compress_rec_emulated, name)(*arguments)
+
+
+@pytest.mark.parametrize("case", ["plain", "zero rows", "odd tails", "strided", "transposed", "normalised", "excluding", "excluding all"])
+def test_searches_are_those_of_the_contract(emulated: Callable[..., Any], case: str) -> None:
+    owed = OWED["cosine_top_k"]
+    arguments = owed.cases[case]()
+    result = emulated("cosine_top_k", *arguments)
+    assert_ranking(result, op.find("cosine_top_k").reference(*arguments), owed.precise(*arguments), arguments[2])
+    fake = outputs(op.find("cosine_top_k")(*(value.to("meta") if isinstance(value, Tensor) else value for value in arguments)))
+    assert [(t.shape, t.dtype, t.stride()) for t in fake] == [(t.shape, t.dtype, t.stride()) for t in result]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("queries", [3, 24])
+def test_searches_of_half_precision(emulated: Callable[..., Any], queries: int, kind: torch.dtype) -> None:
+    asked, items = rand(queries, 16), F.normalize(rand(500, 16, seed=1)).to(kind)
+    scores, ids = emulated("cosine_top_k", asked, items, 4, None, None, True)
+    precise = F.normalize(asked.double()).float().to(kind).double() @ items.double().T
+    assert (scores - precise.gather(1, ids)).abs().max() < 1e-6
+    assert (scores - precise.sort(descending=True).values[:, :4]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("case", ["plain", "codes alone", "zero rows", "strided", "removed", "excluding"])
+def test_int8_searches_are_those_of_the_contract(emulated: Callable[..., Any], case: str) -> None:
+    name, owed = "cosine_top_k_int8", OWED["cosine_top_k_int8"]
+    *catalogue, _items, k = (arguments := owed.cases[case]())[:7]
+    arguments = (*catalogue, None, k, *arguments[7:])
+    result = emulated(name, *arguments)
+    assert_ranking(result, op.find(name).reference(*arguments), owed.precise(*arguments), k)
+    assert (result[2] >= op.find(name).reference(*arguments)[2]).all()
+
+
+@pytest.mark.parametrize("case", OWED["low_rank_linear"].cases)
+def test_layers_are_those_of_the_contract(emulated: Callable[..., Any], case: str) -> None:
+    x, *others = (None if value is None else value.detach() for value in OWED["low_rank_linear"].cases[case]())
+    reference = op.find("low_rank_linear").reference(x, *others)
+    y = emulated("low_rank_linear", x, *others)
+    assert (y.shape, y.dtype, y.stride()) == (reference.shape, reference.dtype, reference.stride())
+    torch.testing.assert_close(y, reference)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_layers_of_every_type(emulated: Callable[..., Any], kind: torch.dtype) -> None:
+    x, a, b, bias = (t.to(kind) for t in (strided(rand(2, 5, 24)), rand(12, 24, seed=1), rand(40, 12, seed=2), rand(40, seed=3)))
+    torch.testing.assert_close(emulated("low_rank_linear", x, a, b, bias), op.find("low_rank_linear").reference(x, a, b, bias))
+
+
+def test_a_rank_too_large_for_the_kernel_goes_through_two_products(emulated: Callable[..., Any]) -> None:
+    x, a, b = rand(3, 8), rand(2000, 8, seed=1), rand(4, 2000, seed=2)
+    torch.testing.assert_close(emulated("low_rank_linear", x, a, b), op.find("low_rank_linear").reference(x, a, b))
+
+
+# what shapes and dtypes do not tell: values stay on the device, where nobody waits for them; and what Python refuses before any kernel
+NOT_SEEN = {
+    "nan query",
+    "inf item",
+    "inf normalised item",
+    "nan item without queries",
+    "unknown id",
+    "falling offsets",
+    "gradient",
+    "items",
+}
+SEEN = [(name, fault) for name in NAMES for fault in OWED[name].refusals if fault not in NOT_SEEN]
+
+
+@pytest.mark.parametrize(("name", "fault"), SEEN)
+def test_refusals_word_for_word(emulated: Callable[..., Any], name: str, fault: str) -> None:
+    """In the reference's own words."""
+    make, sentence = OWED[name].refusals[fault]
+    arguments = list(make())
+    if name == "cosine_top_k_int8":
+        arguments[5] = None  # the vectors, which are refused whatever they are
+    with pytest.raises(Exception, match=f"{name}: ") as refused:
+        emulated(name, *arguments)
+    assert sentence in str(refused.value)
+
+
+def test_what_only_a_device_refuses(emulated: Callable[..., Any]) -> None:
+    with pytest.raises(Exception, match="cosine_top_k: k must be at most 1024 on a CUDA device, but 1025 came; ask for fewer"):
+        emulated("cosine_top_k", rand(1, 4), rand(1025, 4), 1025)
+    arguments = OWED["cosine_top_k_int8"].cases["plain"]()
+    with pytest.raises(Exception, match="cosine_top_k_int8: items must be None on a CUDA device, where nothing is rescored, but float32"):
+        emulated("cosine_top_k_int8", *arguments)
+    with pytest.raises(Exception, match="the CUDA kernel was not launched: a query this wide does not fit"):
+        emulated("cosine_top_k", rand(1, 50000), rand(2, 50000), 1)
