@@ -91,6 +91,7 @@ __attribute__((noinline)) void float_rows(const Matrix& matrix, const float* x, 
         for (int v = 0; v < 2; ++v) sum_f32x8[r][v] = _mm256_setzero_ps();
     const float* panels = matrix.floats + (panel * matrix.inputs + step) * kPanelColumns;
     const float* next = panels + steps * kPanelColumns + (row / 6) * steps * ahead;
+#pragma GCC unroll 4
     for (int64_t s = 0; s < steps; ++s) {
         const __m256 near_f32x8 = _mm256_loadu_ps(panels + s * kPanelColumns), far_f32x8 = _mm256_loadu_ps(panels + s * kPanelColumns + 8);
         _mm_prefetch(reinterpret_cast<const char*>(next + s * ahead), _MM_HINT_T1);
