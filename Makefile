@@ -1,4 +1,4 @@
-# make demo | test | bench | lint | types | optimum | figures | clean
+# make demo | test | bench | gpu | lint | types | optimum | figures | clean
 PYTHON ?= python3
 # another package index for torch alone: PyPI's Linux build carries CUDA, the project of PyTorch offers a small CPU build on an index of its own
 TORCH_INDEX ?=
@@ -11,12 +11,13 @@ OPTIMUM := .venv-optimum
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/* csrc/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint types optimum figures clean
+.PHONY: help setup demo test bench gpu lint types optimum figures clean
 
 help:
 	@echo "make demo     fit, compress, measure and report on real data; runs/demo/report.html"
 	@echo "make test     the whole test suite"
 	@echo "make bench    kernels against peers, variants side by side (pytest --benchmark)"
+	@echo "make gpu      on a machine with a GPU: build for it, test on it, measure it"
 	@echo "make lint     ruff;  make types: mypy;  make optimum: the second environment's tests"
 
 $(READY): $(SOURCES)
@@ -40,6 +41,19 @@ test: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m pytest --benchmark $(if $(RESULTS),--results=$(RESULTS))
+
+# builds with CUDA or fails; every contract test on the device; memory and races as compute-sanitizer sees them, where it is; the GPU bench
+GPU_RESULTS ?= bench/results/gpu.jsonl
+gpu: $(READY)
+	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make gpu needs a CUDA device, but torch %s sees none: install a CUDA build of torch in $(VENV)" % torch.__version__)'
+	COMPRESS_REC_CUDA=1 COMPRESS_REC_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
+	$(BIN)/compress-rec doctor
+	$(BIN)/python -m pytest tests/cuda tests/ops
+	if command -v compute-sanitizer >/dev/null; then for tool in memcheck racecheck; do \
+	    compute-sanitizer --tool=$$tool --error-exitcode=1 --target-processes=all $(BIN)/python -m pytest -q tests/cuda \
+	        -k "test_cosine_top_k or test_low_rank" || exit 1; done; \
+	else echo "compute-sanitizer is not on PATH, so memory and races were not looked at"; fi
+	$(BIN)/python -m bench.gpu --results=$(GPU_RESULTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cuda import real
 from tests.cuda.machine import CUDA, ROOT, Emulated
 
 HERE = Path(__file__).parent
@@ -14,8 +15,10 @@ TORCH_SIDE = [HERE / "emulated_torch.cpp", *(path for path in sorted(CUDA.glob("
 
 
 @pytest.fixture(scope="session")
-def library() -> Emulated:
-    """The kernels, plain functions that launch them, and the layer between them and torch."""
+def library() -> Emulated | real.Real:
+    """The kernels, plain functions that launch them and, under emulation, the layer between them and torch."""
+    if real.is_there():
+        return real.Real(HERE / "entries.cu")
     from torch.utils.cpp_extension import include_paths, library_paths
 
     # csrc is searched for quoted names alone: it has a limits.h
@@ -26,7 +29,7 @@ def library() -> Emulated:
 
 
 @pytest.fixture
-def device(library: Emulated) -> Iterator[Emulated]:
+def device(library: Emulated | real.Real) -> Iterator[Emulated | real.Real]:
     """The kernels; arrays are given back behind each test."""
     yield library
     library.guarded_before = False

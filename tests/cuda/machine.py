@@ -1,4 +1,4 @@
-"""Where the .cu files run in the tests: on the CPU under the emulation, and on a GPU where one is there."""
+"""Where the .cu files run in the tests: on the CPU under the emulation. Where a GPU is there, ``real.py`` has it in its place."""
 
 from __future__ import annotations
 
@@ -61,7 +61,6 @@ def built(source: Path, command: list[str], *read: Path, after: Sequence[str] = 
 class Emulated:
     """A .cu file on the CPU. Arrays are copied into guarded memory; what a kernel leaves there is looked at with :meth:`Array.tensor`."""
 
-    name = "emulated"
     real = False
 
     def __init__(
@@ -102,7 +101,7 @@ class Emulated:
         """Run a launcher, and raise what was found."""
         launcher = getattr(self.library, function)
         launcher.restype = ctypes.c_char_p
-        told = launcher(*(_plain(argument) for argument in arguments)) or b""
+        told = launcher(*(plain(argument) for argument in arguments)) or b""
         fault = self.library.cuda_emulation_fault().decode()
         if fault or told not in (b"", b"no error"):
             raise KernelFault(fault or told.decode())
@@ -111,7 +110,7 @@ class Emulated:
         """Return what a function of whole numbers and arrays says."""
         asked = getattr(self.library, function)
         asked.restype = ctypes.c_int64
-        return int(asked(*(_plain(argument) for argument in arguments)))
+        return int(asked(*(plain(argument) for argument in arguments)))
 
     def in_every_order(self, work: Callable[[], None]) -> None:
         """Do the same work with the threads in several orders, and raise a fault, or that results differ."""
@@ -145,8 +144,9 @@ class Array:
         return torch.frombuffer(raw, dtype=self._dtype).view(self._shape)
 
 
-def _plain(argument: Any) -> Any:
-    if isinstance(argument, Array):
+def plain(argument: Any) -> Any:
+    """Return an argument as C takes it: an array as its address, a number as 64 bits."""
+    if hasattr(argument, "address"):
         return ctypes.c_void_p(argument.address)
     if isinstance(argument, float):
         return ctypes.c_float(argument)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compress_rec import op
 from tests.cuda.machine import Emulated
+from tests.cuda.real import Real
 from tests.ops.owed import OWED
 from tests.ops.test_contract import assert_ranking, outputs
 from tests.ops.tried import rand, strided
@@ -20,9 +21,20 @@ NAMES = ("cosine_top_k", "cosine_top_k_int8", "low_rank_linear")
 _LIBRARY = torch.library.Library("compress_rec_emulated", "FRAGMENT")
 
 
+def on_gpu(name: str, *arguments: Any) -> Any:
+    """Call an op with everything on the GPU, and bring the results back."""
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"compress_rec::{name}", "CUDA"):
+        pytest.skip(f"the extension has no CUDA kernel for {name}: {op.build_facts().get('cuda')}")
+    there = (value.cuda() if isinstance(value, Tensor) else value for value in arguments)
+    result = op.find(name)(*there)
+    return tuple(value.cpu() for value in result) if isinstance(result, tuple) else result.cpu()
+
+
 @pytest.fixture(scope="module")
-def emulated(library: Emulated) -> Callable[..., Any]:
-    """The ops by name, from a library of their own."""
+def called(library: Emulated | Real) -> Callable[..., Any]:
+    """The ops by name: from a library of their own under emulation, the package's on a GPU."""
+    if library.real:
+        return on_gpu
     for name in NAMES:
         _LIBRARY.define(op.find(name).schema)
     library.library.register_emulated()
@@ -30,10 +42,10 @@ def emulated(library: Emulated) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("case", ["plain", "zero rows", "odd tails", "strided", "transposed", "normalised", "excluding", "excluding all"])
-def test_searches_are_those_of_the_contract(emulated: Callable[..., Any], case: str) -> None:
+def test_searches_are_those_of_the_contract(called: Callable[..., Any], case: str) -> None:
     owed = OWED["cosine_top_k"]
     arguments = owed.cases[case]()
-    result = emulated("cosine_top_k", *arguments)
+    result = called("cosine_top_k", *arguments)
     assert_ranking(result, op.find("cosine_top_k").reference(*arguments), owed.precise(*arguments), arguments[2])
     fake = outputs(op.find("cosine_top_k")(*(value.to("meta") if isinstance(value, Tensor) else value for value in arguments)))
     assert [(t.shape, t.dtype, t.stride()) for t in fake] == [(t.shape, t.dtype, t.stride()) for t in result]
@@ -41,42 +53,42 @@ def test_searches_are_those_of_the_contract(emulated: Callable[..., Any], case: 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("queries", [3, 24])
-def test_searches_of_half_precision(emulated: Callable[..., Any], queries: int, kind: torch.dtype) -> None:
+def test_searches_of_half_precision(called: Callable[..., Any], queries: int, kind: torch.dtype) -> None:
     asked, items = rand(queries, 16), F.normalize(rand(500, 16, seed=1)).to(kind)
-    scores, ids = emulated("cosine_top_k", asked, items, 4, None, None, True)
+    scores, ids = called("cosine_top_k", asked, items, 4, None, None, True)
     precise = F.normalize(asked.double()).float().to(kind).double() @ items.double().T
     assert (scores - precise.gather(1, ids)).abs().max() < 1e-6
     assert (scores - precise.sort(descending=True).values[:, :4]).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("case", ["plain", "codes alone", "zero rows", "strided", "removed", "excluding"])
-def test_int8_searches_are_those_of_the_contract(emulated: Callable[..., Any], case: str) -> None:
+def test_int8_searches_are_those_of_the_contract(called: Callable[..., Any], case: str) -> None:
     name, owed = "cosine_top_k_int8", OWED["cosine_top_k_int8"]
     *catalogue, _items, k = (arguments := owed.cases[case]())[:7]
     arguments = (*catalogue, None, k, *arguments[7:])
-    result = emulated(name, *arguments)
+    result = called(name, *arguments)
     assert_ranking(result, op.find(name).reference(*arguments), owed.precise(*arguments), k)
     assert (result[2] >= op.find(name).reference(*arguments)[2]).all()
 
 
 @pytest.mark.parametrize("case", OWED["low_rank_linear"].cases)
-def test_layers_are_those_of_the_contract(emulated: Callable[..., Any], case: str) -> None:
+def test_layers_are_those_of_the_contract(called: Callable[..., Any], case: str) -> None:
     x, *others = (None if value is None else value.detach() for value in OWED["low_rank_linear"].cases[case]())
     reference = op.find("low_rank_linear").reference(x, *others)
-    y = emulated("low_rank_linear", x, *others)
+    y = called("low_rank_linear", x, *others)
     assert (y.shape, y.dtype, y.stride()) == (reference.shape, reference.dtype, reference.stride())
     torch.testing.assert_close(y, reference)
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
-def test_layers_of_every_type(emulated: Callable[..., Any], kind: torch.dtype) -> None:
+def test_layers_of_every_type(called: Callable[..., Any], kind: torch.dtype) -> None:
     x, a, b, bias = (t.to(kind) for t in (strided(rand(2, 5, 24)), rand(12, 24, seed=1), rand(40, 12, seed=2), rand(40, seed=3)))
-    torch.testing.assert_close(emulated("low_rank_linear", x, a, b, bias), op.find("low_rank_linear").reference(x, a, b, bias))
+    torch.testing.assert_close(called("low_rank_linear", x, a, b, bias), op.find("low_rank_linear").reference(x, a, b, bias))
 
 
-def test_a_rank_too_large_for_the_kernel_goes_through_two_products(emulated: Callable[..., Any]) -> None:
+def test_a_rank_too_large_for_the_kernel_goes_through_two_products(called: Callable[..., Any]) -> None:
     x, a, b = rand(3, 8), rand(2000, 8, seed=1), rand(4, 2000, seed=2)
-    torch.testing.assert_close(emulated("low_rank_linear", x, a, b), op.find("low_rank_linear").reference(x, a, b))
+    torch.testing.assert_close(called("low_rank_linear", x, a, b), op.find("low_rank_linear").reference(x, a, b))
 
 
 # what shapes and dtypes do not tell: values stay on the device, where nobody waits for them; and what Python refuses before any kernel
@@ -94,22 +106,41 @@ SEEN = [(name, fault) for name in NAMES for fault in OWED[name].refusals if faul
 
 
 @pytest.mark.parametrize(("name", "fault"), SEEN)
-def test_refusals_word_for_word(emulated: Callable[..., Any], name: str, fault: str) -> None:
+def test_refusals_word_for_word(called: Callable[..., Any], name: str, fault: str) -> None:
     """In the reference's own words."""
     make, sentence = OWED[name].refusals[fault]
     arguments = list(make())
     if name == "cosine_top_k_int8":
         arguments[5] = None  # the vectors, which are refused whatever they are
     with pytest.raises(Exception, match=f"{name}: ") as refused:
-        emulated(name, *arguments)
+        called(name, *arguments)
     assert sentence in str(refused.value)
 
 
-def test_what_only_a_device_refuses(emulated: Callable[..., Any]) -> None:
+def test_what_only_a_device_refuses(called: Callable[..., Any]) -> None:
     with pytest.raises(Exception, match="cosine_top_k: k must be at most 1024 on a CUDA device, but 1025 came; ask for fewer"):
-        emulated("cosine_top_k", rand(1, 4), rand(1025, 4), 1025)
+        called("cosine_top_k", rand(1, 4), rand(1025, 4), 1025)
     arguments = OWED["cosine_top_k_int8"].cases["plain"]()
     with pytest.raises(Exception, match="cosine_top_k_int8: items must be None on a CUDA device, where nothing is rescored, but float32"):
-        emulated("cosine_top_k_int8", *arguments)
+        called("cosine_top_k_int8", *arguments)
     with pytest.raises(Exception, match="the CUDA kernel was not launched: a query this wide does not fit"):
-        emulated("cosine_top_k", rand(1, 50000), rand(2, 50000), 1)
+        called("cosine_top_k", rand(1, 50000), rand(2, 50000), 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA device is needed to see that tensors elsewhere are refused")
+def test_inputs_on_different_devices_are_refused() -> None:
+    with pytest.raises(Exception, match="cosine_top_k: items must be on the device of queries \\(cuda:0\\), but one on cpu came; move it"):
+        op.find("cosine_top_k")(rand(1, 4).to("cuda:0"), rand(3, 4), 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA device is needed to capture a graph")
+def test_a_captured_graph_gives_the_same_again() -> None:
+    """Nothing waits and nothing is allocated but from torch's pool, else capturing would fail."""
+    asked, items = rand(4, 32).cuda(), rand(5000, 32, seed=1).cuda()
+    search = op.find("cosine_top_k")
+    wanted = search(asked, items, 5)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = search(asked, items, 5)
+    graph.replay()
+    assert all(torch.equal(one, two) for one, two in zip(found, wanted, strict=True))
