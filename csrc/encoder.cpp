@@ -5,13 +5,11 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
-#include <new>
 #include <stdexcept>
 #include <string>
 
 #include "encoder_run.h"
+#include "large_memory.h"
 
 namespace compress_rec {
 

@@ -4,12 +4,14 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "encoder_run.h"
+#include "large_memory.h"
 
 namespace py = pybind11;
 
@@ -53,6 +55,7 @@ class BoundEncoder {
             }
             to.heads.push_back(std::move(stages));
         }
+        copied_.clear();
     }
 
     void run(const py::array& ids, const py::array& offsets, const std::vector<int64_t>& heads, const std::vector<py::array>& outputs) const {
@@ -81,13 +84,16 @@ class BoundEncoder {
                                     py::str(array.dtype()).cast<std::string>() + " of size " + std::to_string(array.size()) + " came");
     }
 
-    // The numbers called `name`, which are held from here on; null where they are not there or None.
+    // A copy of the numbers called `name`, the same where an array comes twice; null where they are not there or None.
     template <class T>
     const T* numbers(const py::dict& told, const char* name, int64_t size) {
         if (!told.contains(name) || told[name].is_none()) return nullptr;
         const py::array array = told[name].cast<py::array>();
-        held_.push_back(array);
-        return data<T>(array, size, name);
+        const T* from = data<T>(array, size, name);
+        if (size == 0) return from;
+        const void*& copied = copied_[from];
+        if (!copied) copied = copies_.keep(from, size * static_cast<int64_t>(sizeof(T)));
+        return static_cast<const T*>(copied);
     }
 
     Norm norm(const py::dict& told) {
@@ -131,7 +137,8 @@ class BoundEncoder {
     }
 
     Encoder encoder_{};
-    std::vector<py::object> held_;
+    Copies copies_;
+    std::map<const void*, const void*> copied_;  // while it is made: where an array's copy lies
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Attention of one text and head for AVX2 and FMA: keys packed once in panels of 16, then six queries at a time: their scores, softmax, and
 // the weighted values, which the product before has left in panels.
 #include "../encoder.h"
+#include "../large_memory.h"
 
 #if defined(__x86_64__)
 
@@ -8,11 +9,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <memory>
-#include <new>
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")

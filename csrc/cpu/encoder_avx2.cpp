@@ -1,6 +1,7 @@
 // A BERT encoder for AVX2 and FMA, block of tokens by block: every step but attention looks at a token alone. What they do is written in
 // compress_rec/encoder.py and towers.py, in the same order.
 #include "../encoder.h"
+#include "../large_memory.h"
 
 #if defined(__x86_64__)
 
@@ -8,11 +9,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <memory>
-#include <new>
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")

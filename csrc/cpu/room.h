@@ -1,4 +1,4 @@
-// Aligned memory of a thread. Included inside a namespace, after <cstdlib>, <memory> and <new>.
+// Aligned memory of a thread. Included inside a namespace, behind ../large_memory.h.
 
 // Room that grows to what was wanted at most, and is not cleared.
 template <class T>
@@ -6,9 +6,9 @@ class Room {
   public:
     T* at_least(int64_t count) {
         if (count > count_) {
-            void* made = nullptr;
-            if (posix_memalign(&made, 64, static_cast<size_t>(count) * sizeof(T)) != 0) throw std::bad_alloc();
-            held_.reset(static_cast<T*>(made));
+            held_.reset();  // first, so that both are never there at once
+            count_ = 0;
+            held_.reset(static_cast<T*>(large_memory(count * static_cast<int64_t>(sizeof(T)))));
             count_ = count;
         }
         return held_.get();
@@ -16,9 +16,6 @@ class Room {
     const T* get() const { return held_.get(); }
 
   private:
-    struct Free {
-        void operator()(T* held) const { std::free(held); }
-    };
-    std::unique_ptr<T, Free> held_;
+    std::unique_ptr<T, FreeMemory> held_;
     int64_t count_ = 0;
 };
