@@ -9,6 +9,7 @@ limits.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ SEARCHES = {
     "int8": [(1, 10), (8, 10), (64, 10)],
 }
 LAYERS = [(384, 64, 384), (384, 128, 1536), (768, 256, 768), (768, 256, 3072)]
+BLOCKS = [(384, 1536, 64), (384, 1536, 128), (768, 3072, 128), (768, 3072, 256)]
 ROWS = (1, 512, 8192)
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
@@ -178,6 +180,23 @@ def layers(device: torch.device, shapes: Sequence[tuple[int, int, int]], rows: S
                 yield "low_rank_linear", shape, sides, lambda d, s=shape: roofline.low_rank(d, *s.values())
 
 
+def blocks(device: torch.device, shapes: Sequence[tuple[int, int, int]], rows: Sequence[int], kinds: Sequence[str]) -> Any:
+    """Yield (op, shape, sides, prediction) of every feed-forward block."""
+    draw = torch.Generator().manual_seed(0)
+    for kind in kinds:
+        for width, hidden, rank in shapes:
+            sizes = (rank, width), (hidden, rank), (rank, hidden), (width, rank)
+            factors = [(torch.randn(size, generator=draw) / size[1] ** 0.5).to(device, TYPES[kind]) for size in sizes]
+            for count in rows:
+                x = torch.randn(count, width, generator=draw).to(device, TYPES[kind])
+                sides = {
+                    "ours": lambda x=x, f=factors: op.find("low_rank_feed_forward")(x, *f),
+                    "torch": lambda x=x, f=factors: F.linear(F.linear(F.gelu(F.linear(F.linear(x, f[0]), f[1])), f[2]), f[3]),
+                }
+                shape = {"kind": kind, "rows": count, "width": width, "hidden": hidden, "rank": rank}
+                yield "low_rank_feed_forward", shape, sides, lambda d, s=shape: roofline.feed_forward(d, *s.values())
+
+
 def check(name: str, sides: Sides, kind: str) -> None:
     """Refuse to clock an answer that is not torch's, but for rounding: the scores of a search, the numbers of a layer."""
     ours, theirs = sides["ours"](), sides["torch"]()
@@ -231,16 +250,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found, rates = limits(device, rounds, 4 if given.quick else 1024)
         book = Book(given.results, rates)
         kinds = {kind: [(3, 5)] for kind in SEARCHES if device.type == "cuda" or kind != "bfloat16"} if given.quick else SEARCHES
+        two = ("float32", "bfloat16")
         if given.quick:
-            cases = [*searches(device, 500, kinds), *layers(device, [(64, 8, 96)], (3,), ("float32", "bfloat16"))]
+            parts = searches(device, 500, kinds), layers(device, [(64, 8, 96)], (3,), two), blocks(device, [(32, 64, 8)], (3,), two[1:])
         else:
-            cases = (
-                case
-                for part in (searches(device, 1_000_000, kinds), layers(device, LAYERS, ROWS, ("float32", "bfloat16")))
-                for case in part
-            )
+            parts = searches(device, 1_000_000, kinds), layers(device, LAYERS, ROWS, two), blocks(device, BLOCKS, ROWS, two)
         with torch.no_grad():
-            for name, shape, sides, predict in cases:
+            for name, shape, sides, predict in itertools.chain(*parts):
                 check(name, sides, shape["kind"])
                 kernel = torch._C._dispatch_has_kernel_for_dispatch_key(f"compress_rec::{name}", "CUDA")
                 served = "cuda" if kernel and device.type == "cuda" else "reference" if device.type == "cuda" else "cpu"

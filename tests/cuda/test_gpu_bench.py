@@ -23,6 +23,7 @@ def test_every_side_runs_and_the_lines_are_whole(
     assert set(machine["limits"]) == {"memory", "cache", "float32", "bfloat16"}
     assert [(one["op"], one["shape"]["kind"]) for one in rows] == [
         ("cosine_top_k", "float32"), ("cosine_top_k", "int8"), ("low_rank_linear", "float32"), ("low_rank_linear", "bfloat16"),
+        ("low_rank_feed_forward", "bfloat16"),
     ]  # fmt: skip
     for one in rows:
         assert one["ratio"] == pytest.approx(one["medians"]["torch"] / one["medians"]["ours"])

@@ -13,7 +13,7 @@ from compress_rec.int8_items import Int8Items, codes_of, quantized
 from compress_rec.int8_panels import joined, pack, parts_of
 from compress_rec.ops.int8_linear import quantize_per_channel, quantize_rows
 from compress_rec.panels import packed, unpacked
-from tests.ops.owed_low_rank import LOW_RANK, LOW_RANK_PACKED
+from tests.ops.owed_low_rank import FEED_FORWARD, LOW_RANK, LOW_RANK_PACKED
 from tests.ops.tried import Owed, rand, strided
 
 
@@ -327,6 +327,7 @@ OWED: Mapping[str, Owed] = {
     "cosine_top_k": COSINE,
     "cosine_top_k_int8": INT8_SEARCH,
     "cosine_top_k_panels": PANELS,
+    "low_rank_feed_forward": FEED_FORWARD,
     "low_rank_linear": LOW_RANK,
     "low_rank_linear_packed": LOW_RANK_PACKED,
     "int8_linear": Owed(

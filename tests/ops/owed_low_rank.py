@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from compress_rec.panels import packed, unpacked
@@ -101,6 +102,57 @@ LOW_RANK_PACKED = Owed(
         "gradient": (
             lambda: (rand(2, 4).requires_grad_(), *packed_factors(3, 4, 6)),
             "low_rank_linear_packed: x must be a tensor without gradient, but one that requires grad came; "
+            "call it under torch.no_grad(), or detach the tensor",
+        ),
+    },
+)
+
+
+def precise_feed_forward(
+    x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, bias: Tensor | None = None, bias_out: Tensor | None = None
+) -> Tensor:
+    return precise_low_rank(F.gelu(precise_low_rank(x, a, b, bias)), c, d, bias_out)
+
+
+def four_factors(inputs: int, rank: int, hidden: int, rank_out: int, outputs: int) -> tuple[Tensor, ...]:
+    shapes = (rank, inputs), (hidden, rank), (rank_out, hidden), (outputs, rank_out)
+    return tuple(rand(*shape, seed=seed) / shape[1] ** 0.5 for seed, shape in enumerate(shapes, 1))
+
+
+FEED_FORWARD = Owed(
+    cases={
+        "plain": lambda: (rand(6, 32), *four_factors(32, 8, 50, 7, 20), rand(50, seed=5), rand(20, seed=6)),
+        "no bias": lambda: (rand(6, 32), *four_factors(32, 8, 50, 7, 20)),
+        "one bias": lambda: (rand(6, 32), *four_factors(32, 8, 50, 7, 20), None, rand(20, seed=6)),
+        "leading axes": lambda: (rand(2, 3, 32), *four_factors(32, 8, 50, 7, 20)),
+        "one vector": lambda: (rand(32), *four_factors(32, 8, 50, 7, 20)),
+        "zero rows": lambda: (rand(0, 32), *four_factors(32, 8, 50, 7, 20)),
+        "odd tails": lambda: (rand(5, 37), *four_factors(37, 3, 131, 5, 11), rand(131, seed=5)),
+        "rank one": lambda: (rand(5, 16), *four_factors(16, 1, 9, 1, 7)),
+        "strided": lambda: (strided(rand(5, 16)), *map(strided, four_factors(16, 4, 20, 3, 7)), strided(rand(20)), strided(rand(7))),
+    },
+    precise=precise_feed_forward,
+    refusals={
+        "a": (
+            lambda: (rand(2, 5), *four_factors(4, 3, 8, 2, 4)),
+            "low_rank_feed_forward: a must be (rank, 5), as wide as x, but float32 (3, 4) came; factorise the weights again",
+        ),
+        "c": (
+            lambda: (rand(2, 4), *four_factors(4, 3, 8, 2, 4)[:2], rand(2, 7), rand(4, 2)),
+            "low_rank_feed_forward: c must be (rank_out, 8), as wide as b is high, but float32 (2, 7) came; factorise the weights again",
+        ),
+        "bias": (
+            lambda: (rand(2, 4), *four_factors(4, 3, 8, 2, 4), rand(4)),
+            "low_rank_feed_forward: bias must be (8,), one number a row of its weight, but float32 (4) came; "
+            "give the bias of the same layer",
+        ),
+        "dtypes": (
+            lambda: (rand(2, 4), *four_factors(4, 3, 8, 2, 4)[:3], rand(4, 2).double()),
+            "low_rank_feed_forward: d must be float32 like x, but float64 (4, 2) came; convert one of them with .to()",
+        ),
+        "gradient": (
+            lambda: (rand(2, 4).requires_grad_(), *four_factors(4, 3, 8, 2, 4)),
+            "low_rank_feed_forward: x must be a tensor without gradient, but one that requires grad came; "
             "call it under torch.no_grad(), or detach the tensor",
         ),
     },
