@@ -12,7 +12,6 @@ using Key = unsigned long long;
 
 constexpr int kThreads = 256, kWarps = kThreads / kLanes;
 constexpr int kRound = 256;  // the most a query gets between two barriers
-constexpr int kMostKept = 1024;
 
 // Room for k and a round, as a power of two, since it is sorted.
 constexpr __host__ __device__ int capacity_for(int k, int round = kRound) {

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from torch.utils.cpp_extension import include_paths, library_paths
 
 from tests.cuda import real
 from tests.cuda.machine import CUDA, ROOT, Emulated
@@ -19,8 +20,6 @@ def library() -> Emulated | real.Real:
     """The kernels, plain functions that launch them and, under emulation, the layer between them and torch."""
     if real.is_there():
         return real.Real(HERE / "entries.cu")
-    from torch.utils.cpp_extension import include_paths, library_paths
-
     # csrc is searched for quoted names alone: it has a limits.h
     includes = [*(f"-isystem{path}" for path in include_paths()), f"-iquote{ROOT / 'csrc'}"]
     links = [*(f"-L{path}" for path in library_paths()), "-ltorch", "-ltorch_cpu"]

@@ -54,6 +54,8 @@ def built(source: Path, command: list[str], *read: Path, after: Sequence[str] = 
         if done.returncode:
             wrong = [line for line in done.stderr.splitlines() if "error" in line or "undefined" in line]
             raise AssertionError(f"{source.name} does not compile:\n" + "\n".join(wrong[:40] or [done.stderr[:4000]]))
+        for old in library.parent.glob(f"{source.stem}-*.so"):
+            old.unlink()
         aside.replace(library)
     return library
 

@@ -1,5 +1,5 @@
 // Kernels with one planted fault each, and the same without: what the emulation has to find, and what it has to leave alone.
-#include "device.h"
+#include "tensor_cores.h"
 
 using namespace compress_rec;
 
@@ -114,4 +114,65 @@ extern "C" __attribute__((visibility("default"))) const char* launched_with(int 
     static float sums[1], values[1];
     COMPRESS_REC_LAUNCH(sum_kernel, 1, threads, shared, nullptr, values, sums, 0);
     return named(cudaGetLastError());
+}
+
+// The twins, each against what it stands for.
+
+namespace {
+
+// One product of 16 × 16 by 16 × 8, its fragments filled as tensor_cores.h lays them out: by hand, or by load_matrices.
+template <class Number>
+__global__ void product_kernel(const Number* a, const Number* b, float* c, int by_hand) {
+    SharedMemory shared;
+    Number* a_tile = shared.take<Number>(16 * 16);
+    Number* b_tile = shared.take<Number>(16 * 8);
+    const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
+    for (int i = lane; i < 16 * 2; i += kLanes) cuda::copy_16(a_tile + 8 * i, a + 8 * i, true);
+    for (int i = lane; i < 8 * 2; i += kLanes) cuda::copy_16(b_tile + 8 * i, b + 8 * i, true);
+    cuda::end_copies();
+    if (by_hand >= 0) cuda::wait_for_copies<0>();
+    __syncthreads();
+    const auto pair = [](const Number* first) { return *reinterpret_cast<const unsigned*>(first); };
+    unsigned of_a[4], of_b[4] = {};
+    if (by_hand) {  // b lies column by column
+        for (int i = 0; i < 4; ++i) of_a[i] = pair(a_tile + (g + i % 2 * 8) * 16 + 2 * t + i / 2 * 8);
+        for (int i = 0; i < 2; ++i) of_b[i] = pair(b_tile + g * 16 + 2 * t + i * 8);
+    } else {
+        const int matrix = lane / 8, row = lane % 8;
+        cuda::load_matrices(of_a, a_tile + (row + matrix % 2 * 8) * 16 + matrix / 2 * 8);
+        cuda::load_matrices(of_b, b_tile + row * 16 + matrix % 2 * 8);
+    }
+    float sums[4] = {c[g * 8 + 2 * t], c[g * 8 + 2 * t + 1], c[(g + 8) * 8 + 2 * t], c[(g + 8) * 8 + 2 * t + 1]};
+    const unsigned two[2] = {of_b[0], of_b[1]};
+    cuda::multiply_add(sums, of_a, two, Number{});
+    for (int i = 0; i < 4; ++i) c[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sums[i];
+}
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) const char* product(int half, const void* a, const void* b, float* c, int by_hand) {
+    const int bytes = shared_bytes<__half>(256) + shared_bytes<__half>(128);
+    const auto in_half = product_kernel<__half>;
+    const auto in_bfloat = product_kernel<__nv_bfloat16>;
+    if (half)
+        COMPRESS_REC_LAUNCH(in_half, 1, 32, bytes, nullptr, static_cast<const __half*>(a), static_cast<const __half*>(b), c, by_hand);
+    else
+        COMPRESS_REC_LAUNCH(in_bfloat, 1, 32, bytes, nullptr, static_cast<const __nv_bfloat16*>(a), static_cast<const __nv_bfloat16*>(b), c,
+                            by_hand);
+    return named(cudaGetLastError());
+}
+
+extern "C" __attribute__((visibility("default"))) void convert(const float* floats, uint16_t* halves, uint16_t* bfloats, int count) {
+    for (int i = 0; i < count; ++i) halves[i] = __float2half_rn(floats[i]).bits, bfloats[i] = __float2bfloat16_rn(floats[i]).bits;
+}
+
+extern "C" __attribute__((visibility("default"))) void widen(float* from_half, float* from_bfloat) {
+    for (int bits = 0; bits < 65536; ++bits) {
+        from_half[bits] = __half2float({static_cast<uint16_t>(bits)});
+        from_bfloat[bits] = __bfloat162float({static_cast<uint16_t>(bits)});
+    }
+}
+
+extern "C" __attribute__((visibility("default"))) void four_products(const int* a, const int* b, int* sums, int count) {
+    for (int i = 0; i < count; ++i) sums[i] = __dp4a(a[i], b[i], sums[i]);
 }

@@ -134,3 +134,47 @@ def test_sums_of_integers_do_not_depend_on_order(device: Emulated) -> None:
 def test_a_launch_that_the_device_refuses_is_refused(device: Emulated, threads: int, shared: int) -> None:
     with pytest.raises(KernelFault, match="invalid"):
         device.call("launched_with", ctypes.c_int(threads), ctypes.c_int(shared))
+
+
+@pytest.mark.parametrize("by_hand", [0, 1])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_product_of_the_tensor_cores_is_the_product(device: Emulated, kind: torch.dtype, by_hand: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    a, b, c = (torch.randn(*size, generator=draw) for size in ((16, 16), (8, 16), (16, 8)))
+    a, b = a.to(kind), b.to(kind)
+    given, other, sums = device.put("a", a), device.put("b", b), device.put("c", c)
+    device.in_every_order(lambda: device.call("product", int(kind == torch.float16), given, other, sums, by_hand))
+    torch.testing.assert_close(sums.tensor(), (c.double() + a.double() @ b.double().T).float(), rtol=0, atol=1e-6)
+
+
+def test_a_copy_that_nobody_waits_for_is_not_there(device: Emulated) -> None:
+    a, b = device.put("a", torch.ones(16, 16).half()), device.put("b", torch.ones(8, 16).half())
+    sums = device.put("c", torch.zeros(16, 8))
+    device.call("product", 1, a, b, sums, -1)
+    assert sums.tensor().isnan().all()
+
+
+def test_numbers_of_half_precision_are_those_of_torch(device: Emulated) -> None:
+    from_half, from_bfloat = device.empty("halves", (65536,), torch.float32), device.empty("bfloats", (65536,), torch.float32)
+    device.library.widen(ctypes.c_void_p(from_half.address), ctypes.c_void_p(from_bfloat.address))
+    every = torch.arange(65536, dtype=torch.int32).to(torch.uint16)
+    for found, kind in ((from_half, torch.float16), (from_bfloat, torch.bfloat16)):
+        assert torch.equal(found.tensor().nan_to_num(7), every.view(kind).float().nan_to_num(7))
+    # ties, subnormals, what overflows and infinity among them
+    bits = torch.randint(-(2**31), 2**31, (1 << 18,), generator=torch.Generator().manual_seed(0)).to(torch.int32)
+    bits[: 1 << 17] &= -0x1000
+    usual = torch.randn(1 << 16, generator=torch.Generator().manual_seed(1)) * torch.logspace(-9, 6, 1 << 16)
+    floats = torch.cat([bits.view(torch.float32), usual, torch.tensor([65519.99, 65520.0, -65520.0, 2.0**-25, 3 * 2.0**-26, torch.inf])])
+    floats = floats[~floats.isnan()].contiguous()
+    halves, bfloats = torch.empty(len(floats), dtype=torch.uint16), torch.empty(len(floats), dtype=torch.uint16)
+    device.library.convert(*(ctypes.c_void_p(t.data_ptr()) for t in (floats, halves, bfloats)), ctypes.c_int(len(floats)))
+    assert torch.equal(halves.view(torch.float16), floats.half())
+    assert torch.equal(bfloats.view(torch.bfloat16), floats.bfloat16())
+
+
+def test_four_products_at_once(device: Emulated) -> None:
+    a, b = (torch.randint(-128, 128, (1000, 4), generator=torch.Generator().manual_seed(seed)).to(torch.int8) for seed in (0, 1))
+    sums = torch.arange(1000, dtype=torch.int32)
+    wanted = sums + (a.int() * b.int()).sum(1)
+    device.library.four_products(*(ctypes.c_void_p(t.data_ptr()) for t in (a, b, sums)), ctypes.c_int(1000))
+    assert torch.equal(sums, wanted.int())

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.cpp_extension import include_paths
 
 from compress_rec import op
-from tests.cuda.machine import Emulated
+from tests.cuda.machine import CUDA, Emulated, compiler
 from tests.cuda.real import Real
 from tests.ops.owed import OWED
 from tests.ops.test_contract import assert_ranking, floor, outputs, worst
@@ -146,3 +151,16 @@ def test_a_captured_graph_gives_the_same_again() -> None:
         found = search(asked, items, 5)
     graph.replay()
     assert all(torch.equal(one, two) for one, two in zip(found, wanted, strict=True))
+
+
+def test_the_layer_for_a_real_device_compiles() -> None:
+    """It is the one file that the emulation has no use for."""
+    nvcc = shutil.which("nvcc")
+    told = "" if nvcc is None else subprocess.run([nvcc, "-dryrun", "-x", "cu", os.devnull], capture_output=True, text=True).stderr
+    headers = next((Path(line.split("=", 1)[1]) / "include" for line in told.splitlines() if line.startswith("#$ TOP=")), None)
+    if headers is None or not (headers / "cuda_runtime_api.h").exists():
+        pytest.skip("the headers of CUDA's runtime are not here: nvcc is not on PATH, or came without them")
+    includes = [f"-isystem{path}" for path in (*include_paths(), headers)]
+    flags = ["-std=c++17", "-fsyntax-only", "-Wall", "-Werror", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+    done = subprocess.run([compiler(), *flags, *includes, str(CUDA / "torch_device.cpp")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[:4000]
