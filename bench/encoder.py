@@ -107,7 +107,8 @@ class Encoders:
             # a chain does other operations than those that are counted
             limit = {"fp32": "fma", "int8": "maddubs_fours"}.get(name)
             role: Any = "ours" if name == "fp32" else "lossy ours"
-            sides[name] = Side(partial(runtime.encode, table, offsets, (self.role.head,)), role, limit)
+            call, profile = partial(runtime.encode, table, offsets, (self.role.head,)), partial(runtime.profile, table, offsets)
+            sides[name] = Side(call, role, limit, profile=profile)
         for name, peer in self.peers.items():
             sides[name] = Side(peer.call(ids), "lossy peer" if peer.lossy else "peer")
         shape = {"batch": batch.name, "tokens": len(table), "padded": len(ids) * max(map(len, ids))}

@@ -35,13 +35,24 @@ def _batches(rows: Sequence[Row]) -> str:
     head = ["texts × tokens", "tokens", "best float peer, ms", "best int8 peer, ms", "ours fp32: ms, × over the float peer"]
     head += ["ours int8: ms, × over the best peer", "int8 over CTranslate2 int8", "half rank, int8: ms, × over our int8"]
     head += ["half rank over the best int8 peer, over torch"]
-    return grid(head, body, 1) + "\n\nEvery side:\n\n" + _every_side(rows)
+    return (
+        grid(head, body, 1) + "\n\nEvery side:\n\n" + _every_side(rows) + "\n\nWhere our time goes, a step's share:\n\n" + _profiles(rows)
+    )
 
 
 def _every_side(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row["roles"]))
     body = [[name, *(_ms(row["medians"].get(name, row["left_out"].get(name))) for row in rows)] for name in names]
     return grid(["ms", *(row["shape"]["batch"] for row in rows)], body, 1)
+
+
+def _profiles(rows: Sequence[Row]) -> str:
+    body = []
+    for row in rows:
+        for name, steps in row["profiles"].items():
+            total = sum(steps.values())
+            body.append([row["shape"]["batch"], name, *(f"{taken / total:.0%}" for taken in steps.values())])
+    return grid(["texts × tokens", "ours", *rows[0]["profiles"]["int8"]], body, 2)
 
 
 def _text(rows: Sequence[Row]) -> str:

@@ -17,7 +17,7 @@ namespace {
 
 #include "cpu/room.h"
 
-constexpr int64_t kTokensInChunk = 4096;  // what stands between the steps takes 8 kB a token of MiniLM
+constexpr int64_t kTokensInChunk = 384;  // a thread: what stands between the steps, 8 kB a token of MiniLM, stays in a near cache
 constexpr int64_t kTokensInBlock = 48;    // a multiple of six: the block's neurons stay in a 512 KB L2
 constexpr int64_t kFewTokens = 12;        // fewer are not worth a thread of their own
 
@@ -40,7 +40,7 @@ void in_blocks(int64_t count, int64_t threads, Step step) {
 
 void run_chunk(EncoderWork& work, const std::vector<EncoderOutput>& outputs, int64_t first_text) {
     const Encoder& encoder = *work.encoder;
-    const int64_t threads = torch::stable::get_num_threads();
+    const int64_t threads = work.nanoseconds ? 1 : torch::stable::get_num_threads();
     if (encoder.layers.empty()) {
         in_blocks(work.tokens, threads, [&](int64_t first, int64_t last) { embed_avx2(work, first, last); });
     }
@@ -56,6 +56,7 @@ void run_chunk(EncoderWork& work, const std::vector<EncoderOutput>& outputs, int
         if (inner != stride)
             for (int64_t token = 0; token < work.tokens; ++token)
                 std::fill(work.context + token * stride + inner, work.context + (token + 1) * stride, 0.0f);
+        const StepTime time(work, EncoderStep::attention);
         const auto attend = [&](int64_t first, int64_t last) {
             for (int64_t one = first; one < last; ++one) attend_avx2(work, layer, one / layer.heads, one % layer.heads);
         };
@@ -69,6 +70,7 @@ void run_chunk(EncoderWork& work, const std::vector<EncoderOutput>& outputs, int
     if (!encoder.layers.empty()) {
         in_blocks(work.tokens, threads, [&](int64_t first, int64_t last) { finish_avx2(work, encoder.layers.back(), first, last); });
     }
+    const StepTime time(work, EncoderStep::pooling);
     in_blocks(work.texts, threads, [&](int64_t first, int64_t last) {
         pool_avx2(work, first, last);
         for (const EncoderOutput& output : outputs) {
@@ -122,19 +124,21 @@ struct Memory {
 }  // namespace
 
 void run_encoder(const Encoder& encoder, const int64_t* ids, int64_t tokens, const int64_t* offsets, int64_t texts,
-                 const std::vector<EncoderOutput>& outputs) {
+                 const std::vector<EncoderOutput>& outputs, int64_t* nanoseconds) {
     check(encoder, ids, tokens, offsets, texts);
     int64_t heads = 0, inner = 0;  // of the widest layer, padded
     for (const EncoderLayer& layer : encoder.layers) {
         heads = std::max(heads, layer.heads * padded(layer.head_width));
         inner = std::max(inner, padded(layer.heads * layer.head_width));
     }
+    const int64_t most = kTokensInChunk * (nanoseconds ? 1 : torch::stable::get_num_threads());
     thread_local Memory memory;
     for (int64_t text = 0; text < texts;) {
         int64_t last = text + 1;
-        while (last < texts && offsets[last + 1] - offsets[text] <= kTokensInChunk) ++last;
+        while (last < texts && offsets[last + 1] - offsets[text] <= most) ++last;
         const int64_t begin = offsets[text];
         EncoderWork work{};
+        work.nanoseconds = nanoseconds;
         work.encoder = &encoder, work.ids = ids + begin, work.texts = last - text, work.tokens = offsets[last] - begin;
         int64_t* places = memory.offsets.at_least(work.texts + 1);
         int32_t* place = memory.place.at_least(work.tokens);

@@ -3,6 +3,7 @@
 // Buffers of floats have rows of whole panels: 16 numbers, zeros behind the last that counts.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <vector>
 
@@ -71,6 +72,12 @@ struct Encoder {
     std::vector<std::vector<HeadStage>> heads;
 };
 
+// The steps that a profile tells apart, in their order.
+enum class EncoderStep { embed, query_key_value, attention, output, up, down, pooling };
+constexpr const char* kEncoderSteps[] = {"embeddings", "query, key, value", "attention", "output, norm", "up, activation", "down, norm",
+                                         "pooling"};
+constexpr int64_t kEncoderStepCount = 7;
+
 // What a call works on: so many tokens of whole texts, and the room for what stands between the steps.
 struct EncoderWork {
     const Encoder* encoder;
@@ -84,6 +91,24 @@ struct EncoderWork {
     float* value;
     float* context;  // (tokens, padded heads · head_width)
     float* pooled;   // (texts, padded width)
+    int64_t* nanoseconds;  // (kEncoderStepCount,) that steps are added to, or null; one thread only
+};
+
+// Adds the time until its end to a step, where that is wanted.
+class StepTime {
+  public:
+    StepTime(const EncoderWork& work, EncoderStep step)
+        : to_(work.nanoseconds ? work.nanoseconds + static_cast<int64_t>(step) : nullptr),
+          begin_(to_ ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point()) {}
+    ~StepTime() {
+        if (to_) *to_ += std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - begin_).count();
+    }
+    StepTime(const StepTime&) = delete;
+    StepTime& operator=(const StepTime&) = delete;
+
+  private:
+    int64_t* to_;
+    std::chrono::steady_clock::time_point begin_;
 };
 
 // hidden of tokens first … last - 1 from their ids

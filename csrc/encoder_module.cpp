@@ -59,6 +59,20 @@ class BoundEncoder {
     }
 
     void run(const py::array& ids, const py::array& offsets, const std::vector<int64_t>& heads, const std::vector<py::array>& outputs) const {
+        run_timed(ids, offsets, heads, outputs, nullptr);
+    }
+
+    std::vector<std::pair<std::string, int64_t>> profile(const py::array& ids, const py::array& offsets) const {
+        int64_t nanoseconds[kEncoderStepCount] = {};
+        run_timed(ids, offsets, {}, {}, nanoseconds);
+        std::vector<std::pair<std::string, int64_t>> told;
+        for (int64_t step = 0; step < kEncoderStepCount; ++step) told.emplace_back(kEncoderSteps[step], nanoseconds[step]);
+        return told;
+    }
+
+  private:
+    void run_timed(const py::array& ids, const py::array& offsets, const std::vector<int64_t>& heads, const std::vector<py::array>& outputs,
+                   int64_t* nanoseconds) const {
         const int64_t* texts_at = data<int64_t>(offsets, -1, "offsets");
         const int64_t* tokens_at = data<int64_t>(ids, -1, "ids");
         if (offsets.size() < 1) throw std::invalid_argument("encode_ids: offsets must hold at least a 0, but none came; give where each text begins");
@@ -72,10 +86,9 @@ class BoundEncoder {
             wanted.push_back({heads[one], dimensions, static_cast<float*>(out.mutable_data())});
         }
         py::gil_scoped_release others_may_run;
-        run_encoder(encoder_, tokens_at, tokens, texts_at, texts, wanted);
+        run_encoder(encoder_, tokens_at, tokens, texts_at, texts, wanted, nanoseconds);
     }
 
-  private:
     template <class T>
     static const T* data(const py::array& array, int64_t size, const char* name) {
         const bool fits = array.dtype().is(py::dtype::of<T>()) && (array.flags() & py::array::c_style) != 0 && (size < 0 || array.size() == size);
@@ -147,7 +160,9 @@ void bind_encoder(py::module_& module) {
     py::class_<BoundEncoder>(module, "Encoder", "A whole encoder, run on ragged batches by compress_rec.runtime.")
         .def(py::init<const py::dict&>(), py::arg("description"))
         .def("run", &BoundEncoder::run, py::arg("ids"), py::arg("offsets"), py::arg("heads"), py::arg("outputs"),
-             "Write the vectors of every text through each head to its output (texts, dimensions); other threads run meanwhile.");
+             "Write the vectors of every text through each head to its output (texts, dimensions); other threads run meanwhile.")
+        .def("profile", &BoundEncoder::profile, py::arg("ids"), py::arg("offsets"),
+             "Encode up to the pooling on one thread, and return the nanoseconds of every step.");
 }
 
 }  // namespace compress_rec

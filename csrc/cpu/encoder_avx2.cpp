@@ -71,6 +71,7 @@ inline void normalise_rows(float* rows, int64_t count, const Encoder& encoder, c
 }  // namespace
 
 void embed_avx2(const EncoderWork& work, int64_t first, int64_t last) {
+    const StepTime time(work, EncoderStep::embed);
     const Encoder& encoder = *work.encoder;
     const int64_t width = encoder.width, stride = padded(width);
     for (int64_t token = first; token < last; ++token) {
@@ -99,6 +100,7 @@ void embed_avx2(const EncoderWork& work, int64_t first, int64_t last) {
 }
 
 void project_avx2(const EncoderWork& work, const EncoderLayer& layer, int64_t first, int64_t last) {
+    const StepTime time(work, EncoderStep::query_key_value);
     const int64_t stride = padded(work.encoder->width);
     scratch().given.forget();
     const auto run = [&](const Linear& linear, float* out) {
@@ -115,14 +117,21 @@ void finish_avx2(const EncoderWork& work, const EncoderLayer& layer, int64_t fir
     const int64_t stride = padded(encoder.width), count = last - first, inner = padded(layer.heads * layer.head_width);
     float* hidden = work.hidden + first * stride;
     room.given.forget();
-    run_linear(layer.output, work.context + first * inner, inner, count, AddRows{hidden, stride});
-    normalise_rows(hidden, count, encoder, layer.attention_norm);
+    {
+        const StepTime time(work, EncoderStep::output);
+        run_linear(layer.output, work.context + first * inner, inner, count, AddRows{hidden, stride});
+        normalise_rows(hidden, count, encoder, layer.attention_norm);
+    }
     const int64_t neurons = padded(layer.up.outputs());
     float* middle = room.neurons.at_least(count * neurons);
     room.given.forget();
-    run_linear(layer.up, hidden, stride, count,
-               StoreActivated{middle, neurons, encoder.activation, layer.down.chain.front().bytes != nullptr});
+    {
+        const StepTime time(work, EncoderStep::up);
+        const bool rough = layer.down.chain.front().bytes != nullptr;
+        run_linear(layer.up, hidden, stride, count, StoreActivated{middle, neurons, encoder.activation, rough});
+    }
     room.given.forget();
+    const StepTime time(work, EncoderStep::down);
     run_linear(layer.down, middle, neurons, count, AddRows{hidden, stride});
     normalise_rows(hidden, count, encoder, layer.output_norm);
 }
