@@ -125,6 +125,8 @@ def explain() -> list[str]:
             told.append("No C++ compiler is on PATH: install g++ (Debian: apt-get install g++) and install the package again.")
     for name, served in here.ops.items():
         told.append(f"{name} runs on {served['backend']}" + (f": {served['fallback']}." if served["fallback"] else "."))
+    compiled = "runs compiled" if "avx2" in here.tiers and here.tier != op.REFERENCE else "is left to torch's modules, for the same reason"
+    told.append(f"A whole encoder, after Variant.compile(), {compiled}.")
     told.append(_explain_cuda(here))
     return told
 

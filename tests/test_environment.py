@@ -72,6 +72,17 @@ def test_the_forced_reference_is_said() -> None:
     assert any(line.startswith("cosine_top_k runs on reference: ") for line in told)
 
 
+def test_what_compile_does_here_is_said() -> None:
+    def said() -> str:
+        return next(sentence for sentence in environment.explain() if "Variant.compile()" in sentence)
+
+    with op.force("reference"):
+        assert said() == "A whole encoder, after Variant.compile(), is left to torch's modules, for the same reason."
+    if "avx2" in op.tiers():
+        with op.force("avx2"):
+            assert said() == "A whole encoder, after Variant.compile(), runs compiled."
+
+
 def test_a_package_without_its_extension_works_and_says_why(tmp_path: Path) -> None:
     """A copy of the package with no compiled file, as an installation without a compiler leaves it."""
     copy = shutil.copytree(PACKAGE, tmp_path / "compress_rec", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
