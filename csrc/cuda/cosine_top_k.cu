@@ -29,12 +29,6 @@ unit_kernel(const float* queries, int64_t query_count, int width, int padded_wid
     if (lane == 0) bad[1 + query] = !finite;
 }
 
-constexpr float kLeastSquare = 1e-30f, kMostSquare = 1e30f;  // between them a sum of squares in float32 is as good as any
-
-__device__ inline float number(float value) { return value; }
-__device__ inline float number(__nv_bfloat16 value) { return __bfloat162float(value); }
-__device__ inline float number(__half value) { return __half2float(value); }
-
 __device__ inline float4 four_at(const float* place) { return *reinterpret_cast<const float4*>(place); }
 __device__ inline float4 four_at(const __nv_bfloat16* place) {
     const uint2 pairs = *reinterpret_cast<const uint2*>(place);
@@ -76,20 +70,6 @@ __device__ inline float transposed_sum(float (&values)[kCount], int lane) {
     }
     for (; step; step /= 2) values[0] += __shfl_xor_sync(kAllLanes, values[0], step);
     return values[0];
-}
-
-// The cosine of one row and one query in double, for rows too long or too short for float32. NaN where the row is not finite. By a warp.
-template <class Item>
-__device__ float careful_cosine(const Item* row, const float* query, int width, int lane) {
-    double squares = 0, product = 0;
-    for (int j = lane; j < width; j += kLanes) {
-        const double value = number(row[j]);
-        squares += value * value;
-        product += value * query[j];
-    }
-    squares = warp_sum(squares);
-    product = warp_sum(product);
-    return squares == 0 ? 0.0f : static_cast<float>(product / sqrt(squares));
 }
 
 template <class Item, int kQueries, bool kAligned>

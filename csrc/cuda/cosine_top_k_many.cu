@@ -2,8 +2,8 @@
 // catalogue stream past them, 128 items at a time, in pieces that are copied while others are multiplied. Scores never leave registers: a
 // score is compared with the k-th best of its query so far, and the few that pass go to a buffer in global memory, where the cache has it.
 //
-// For catalogues of bfloat16 or float16 whose items have length 1 and a width that is a multiple of 8. The order of sums is that of the
-// tensor cores, so the last bits differ from those for few queries.
+// For catalogues of bfloat16 or float16 and a width that is a multiple of 8. The order of sums is that of the tensor cores, so the last bits
+// differ from those for few queries. Where items have other lengths than 1, their squares are summed from the pieces as they pass.
 #include "tensor_cores.h"
 #include "top_k_parts.h"
 
@@ -20,6 +20,15 @@ constexpr __host__ __device__ int whole_pieces(int width) { return (width + kPie
 
 __device__ inline void round_to(float value, __nv_bfloat16& rounded) { rounded = __float2bfloat16_rn(value); }
 __device__ inline void round_to(float value, __half& rounded) { rounded = __float2half_rn(value); }
+
+__device__ inline float2 both_of(unsigned pair, __nv_bfloat16) {
+    return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000u));
+}
+__device__ inline float2 both_of(unsigned pair, __half) {
+    __half2 halves;
+    memcpy(&halves, &pair, sizeof halves);
+    return __half22float2(halves);
+}
 
 // Unit queries in the catalogue's type, zeros behind them. A warp each.
 template <class Item>
@@ -42,6 +51,7 @@ unit_halves_kernel(const float* queries, int64_t query_count, int width, int pad
 struct ManyTask {
     int64_t item_count, in_part, query_count;
     int width, k, parts, groups;
+    bool normalised;
     Exclusions exclusions;
     Key* buffers;  // (parts, groups, queries of a group, capacity)
     Key* kept;     // (parts, query_count, k)
@@ -54,6 +64,7 @@ struct Standing {
     Key* thresholds;  // the k-th best so far, or 0
     float* least;     // its score; infinity where there is no query
     int2* counts;     // as in Selection
+    float* scales;    // one over the length of each item of the tile, or NaN for one that float32 cannot hold the square of
     Key* sorting;     // kSorting keys
 };
 
@@ -79,6 +90,24 @@ __device__ void keep_best_of_all(const Standing& standing, const ManyTask& task,
     }
 }
 
+// The sum of squares of this thread's half of an item's piece.
+template <class Item>
+__device__ inline float squares_of_half(const unsigned char* stage) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kChunksInPiece / 2; ++i) {
+        const int chunk = threadIdx.x % 2 * (kChunksInPiece / 2) + i;
+        const uint4 eight = *reinterpret_cast<const uint4*>(stage + swizzled(threadIdx.x / 2, chunk, kChunksInPiece));
+        const unsigned pairs[4] = {eight.x, eight.y, eight.z, eight.w};
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const float2 two = both_of(pairs[j], Item{});
+            sum = fmaf(two.x, two.x, fmaf(two.y, two.y, sum));
+        }
+    }
+    return sum;
+}
+
 // kTiles: tiles of eight queries a warp multiplies by its 32 items; two warps stand side by side.
 template <class Item, int kTiles>
 __global__ void __launch_bounds__(kThreads, 1) many_kernel(const Item* items, const Item* unit, ManyTask task) {
@@ -92,6 +121,7 @@ __global__ void __launch_bounds__(kThreads, 1) many_kernel(const Item* items, co
     standing.thresholds = shared.take<Key>(kQueries);
     standing.least = shared.take<float>(kQueries);
     standing.counts = shared.take<int2>(kQueries);
+    standing.scales = shared.take<float>(kItemsInTile);
 
     const int group = blockIdx.x % task.groups, part = blockIdx.x / task.groups;  // neighbours read the same items
     const int64_t first_query = static_cast<int64_t>(group) * kQueries, first = part * task.in_part;
@@ -101,6 +131,7 @@ __global__ void __launch_bounds__(kThreads, 1) many_kernel(const Item* items, co
     const int warp_row = warp / 2 * 32, warp_query = warp % 2 * 8 * kTiles;
     const int matrix = lane / 8, in_matrix = lane % 8;
 
+    if (thread < kItemsInTile) standing.scales[thread] = 1.0f;
     for (int slot = thread; slot < kQueries; slot += kThreads) {
         standing.thresholds[slot] = 0;
         standing.least[slot] = first_query + slot < task.query_count ? -INFINITY : INFINITY;
@@ -127,7 +158,15 @@ __global__ void __launch_bounds__(kThreads, 1) many_kernel(const Item* items, co
     fetch(0);
     fetch(1);
 
-    float sums[2][kTiles][4] = {};
+    // Whether what passes for a query fills its buffer.
+    const auto keep = [&](int slot, float score, int64_t item) {
+        const Key key = key_of(score, static_cast<unsigned>(item));
+        if (key <= standing.thresholds[slot]) return false;
+        const int place = atomicAdd(&standing.counts[slot].x, 1);
+        standing.buffers[static_cast<int64_t>(slot) * capacity + place] = key;
+        return place + 1 > capacity - kItemsInTile;
+    };
+    float sums[2][kTiles][4] = {}, square = 0;  // the latter of half an item: two threads share one
     for (int64_t step = 0; step < steps; ++step) {
         wait_for_copies<1>();
         __syncthreads();  // this step's piece is there for all, and all are through with the one before
@@ -155,11 +194,22 @@ __global__ void __launch_bounds__(kThreads, 1) many_kernel(const Item* items, co
                 }
             }
         }
+        if (!task.normalised) square += squares_of_half<Item>(stage);
         if (piece + 1 < pieces) continue;
 
         const int64_t start = first + step / pieces * kItemsInTile;
         const int rows = last - start < kItemsInTile ? static_cast<int>(last - start) : kItemsInTile;
-        bool full = false;
+        bool full = false, odd = false;
+        if (!task.normalised) {
+            square += __shfl_xor_sync(kAllLanes, square, 1);
+            const bool held = square > kLeastSquare && square < kMostSquare;
+            if (thread % 2 == 0) standing.scales[thread / 2] = held ? 1.0f / sqrtf(square) : NAN;
+            odd = __syncthreads_or(!held && thread / 2 < rows);
+            square = 0;
+        }
+        float scales[2][2];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) scales[i / 2][i % 2] = standing.scales[warp_row + 16 * (i / 2) + g + 8 * (i % 2)];
 #pragma unroll
         for (int n = 0; n < kTiles; ++n) {
             const int slot = warp_query + 8 * n + 2 * t;
@@ -169,18 +219,28 @@ __global__ void __launch_bounds__(kThreads, 1) many_kernel(const Item* items, co
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     const int row = warp_row + 16 * m + g + i / 2 * 8;
-                    const float score = sums[m][n][i];
+                    const float score = sums[m][n][i] * scales[m][i / 2];
                     sums[m][n][i] = 0;
-                    // one column of scores betrays every item that is not finite
-                    if (n == 0 && i % 2 == 0 && group == 0 && slot == 0 && row < rows && !(fabsf(score) < INFINITY)) atomicMax(task.bad, 1);
+                    // one column of scores betrays every item of length 1 that is not finite; of others, their squares do
+                    const bool telling = task.normalised && n == 0 && i % 2 == 0 && group == 0 && slot == 0;
+                    if (telling && row < rows && !(fabsf(score) < INFINITY)) atomicMax(task.bad, 1);
                     const bool passes = score >= least[i % 2] && row < rows;
                     if (!__any_sync(kAllLanes, passes)) continue;
-                    const Key key = key_of(score, static_cast<unsigned>(start + row));
-                    if (!passes || key <= standing.thresholds[slot + i % 2]) continue;
-                    const int place = atomicAdd(&standing.counts[slot + i % 2].x, 1);
-                    standing.buffers[static_cast<int64_t>(slot + i % 2) * capacity + place] = key;
-                    full = full || place + 1 > capacity - kItemsInTile;
+                    if (passes && keep(slot + i % 2, score, start + row)) full = true;
                 }
+            }
+        }
+        for (int row = 0; odd && row < rows; ++row) {  // the few that are too long or too short, a query a warp
+            if (standing.scales[row] == standing.scales[row]) continue;
+            for (int slot = warp; slot < kQueries && first_query + slot < task.query_count; slot += kWarps) {
+                const Item* item = items + (start + row) * task.width;
+                const Item* query = unit + (first_query + slot) * chunks * kChunk;
+                const float score = careful_cosine(item, query, task.width, lane);
+                if (lane != 0) continue;
+                if (!(fabsf(score) < INFINITY))
+                    atomicMax(task.bad, 1);
+                else if (keep(slot, score, start + row))
+                    full = true;
             }
         }
         if (__syncthreads_or(full)) {
@@ -196,7 +256,7 @@ __global__ void __launch_bounds__(kThreads, 1) many_kernel(const Item* items, co
 constexpr int many_bytes(int tiles, int width) {
     const int queries = 16 * tiles;
     return queries * whole_pieces(width) * kPiece * 2 + kStages * kItemsInTile * kPiece * 2 + shared_bytes<Key>(kSorting) +
-           shared_bytes<Key>(queries) + shared_bytes<float>(queries) + shared_bytes<int2>(queries);
+           shared_bytes<Key>(queries) + shared_bytes<float>(queries) + shared_bytes<int2>(queries) + shared_bytes<float>(kItemsInTile);
 }
 
 // Tiles a warp for which a block's shared memory is enough, or 0.
@@ -229,6 +289,7 @@ cudaError_t many(const CosineTopKTask& task, const ManyScratch& scratch, cudaStr
     many.item_count = task.item_count, many.in_part = (task.item_count + task.parts - 1) / task.parts;
     many.query_count = task.query_count, many.width = task.width, many.k = task.k, many.parts = task.parts;
     many.groups = static_cast<int>((task.query_count + in_group - 1) / in_group);
+    many.normalised = task.normalised;
     many.exclusions = Exclusions{task.exclude, task.exclude_offsets, task.exclude_count};
     many.buffers = scratch.buffers, many.kept = scratch.common.kept, many.bad = scratch.common.bad;
     COMPRESS_REC_LAUNCH(kernel, static_cast<unsigned>(many.groups * many.parts), kThreads, bytes, stream,
@@ -239,7 +300,7 @@ cudaError_t many(const CosineTopKTask& task, const ManyScratch& scratch, cudaStr
 }  // namespace
 
 bool serves_many(const CosineTopKTask& task) {
-    return task.type != ItemType::float32 && task.normalised && task.query_count > 16 && task.width > 0 && task.width % kChunk == 0 &&
+    return task.type != ItemType::float32 && task.query_count > 16 && task.width > 0 && task.width % kChunk == 0 &&
            reinterpret_cast<uintptr_t>(task.items) % 16 == 0 && tiles_for(task.width) > 0;
 }
 

@@ -59,6 +59,26 @@ __device__ inline double length_of(const float* row, int width, int lane) {
     return squares <= 1.7e308 ? sqrt(squares) : NAN;
 }
 
+constexpr float kLeastSquare = 1e-30f, kMostSquare = 1e30f;  // between them a sum of squares in float32 is as good as any
+
+__device__ inline float number(float value) { return value; }
+__device__ inline float number(__nv_bfloat16 value) { return __bfloat162float(value); }
+__device__ inline float number(__half value) { return __half2float(value); }
+
+// The cosine of one row and one query in double, for rows too long or too short for float32. NaN where the row is not finite. By a warp.
+template <class Item, class Query>
+__device__ float careful_cosine(const Item* row, const Query* query, int width, int lane) {
+    double squares = 0, product = 0;
+    for (int j = lane; j < width; j += kLanes) {
+        const double value = number(row[j]);
+        squares += value * value;
+        product += value * number(query[j]);
+    }
+    squares = warp_sum(squares);
+    product = warp_sum(product);
+    return squares == 0 ? 0.0f : static_cast<float>(product / sqrt(squares));
+}
+
 // Writes a part's best of `count` queries from a block's selection to where the merge reads them.
 __device__ inline void write_part(const Selection& selection, Key* kept, int part, int64_t first_query, int count, int64_t query_count,
                                   int k) {

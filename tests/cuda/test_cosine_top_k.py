@@ -106,12 +106,16 @@ def test_catalogues_in_half_precision(device: Emulated, kind: torch.dtype, queri
     ("queries", "count", "width", "k"),
     [(17, 300, 64, 10), (130, 700, 24, 5), (70, 260, 512, 3), (33, 500, 72, 200), (17, 130, 8, 130), (20, 1100, 8, 1024)],
 )
-def test_many_queries_on_the_tensor_cores(device: Emulated, kind: torch.dtype, queries: int, count: int, width: int, k: int) -> None:
-    asked, items = rand(queries, width), F.normalize(rand(count, width, seed=1)).to(kind)
+@pytest.mark.parametrize("normalised", [True, False])
+def test_many_queries_on_the_tensor_cores(
+    device: Emulated, kind: torch.dtype, queries: int, count: int, width: int, k: int, normalised: bool
+) -> None:
+    asked = rand(queries, width)
+    items = (F.normalize(rand(count, width, seed=1)) * (1.0 if normalised else torch.logspace(-2, 2, count)[:, None])).to(kind)
     excluded = ragged([[q % count, (7 * q) % count, count - 1] for q in range(queries)])
-    scores, ids = search(device, asked, items, k, *excluded, normalised=True)
+    scores, ids = search(device, asked, items, k, *excluded, normalised=normalised)
     unit = F.normalize(asked.double()).float().to(kind).double()
-    precise = unit @ items.double().T
+    precise = unit @ (items.double() if normalised else F.normalize(items.double())).T
     for q in range(queries):
         precise[q, excluded[0][excluded[1][q] : excluded[1][q + 1]]] = -torch.inf
     filled = min(k, count - max(len(set(excluded[0][excluded[1][q] : excluded[1][q + 1]].tolist())) for q in range(queries)))
@@ -122,6 +126,24 @@ def test_many_queries_on_the_tensor_cores(device: Emulated, kind: torch.dtype, q
     assert (scores[:, :filled].diff() <= 0).all()
     tied = scores[:, :filled].diff() == 0
     assert (ids[:, :filled].diff()[tied] > 0).all()
+
+
+@pytest.mark.parametrize(("kind", "lengths"), [(torch.bfloat16, (1e-37, 1e-30, 1e30, 1e37)), (torch.float16, (3e-6, 1e4))])
+def test_many_queries_and_items_of_any_length(device: Emulated, kind: torch.dtype, lengths: tuple[float, ...]) -> None:
+    """Those whose squares float32 cannot hold are multiplied in double, and zero has cosine 0 with everything."""
+    items = F.normalize(rand(300, 24, seed=1)).to(kind).float()
+    for place, length in enumerate(lengths):
+        items[place * 7] *= length
+    items[200:230] = 0
+    items, asked = items.to(kind), rand(19, 24)
+    scores, ids = search(device, asked, items, 300, parts=2, in_every_order=True)
+    norms = items.double().norm(dim=1, keepdim=True)
+    precise = F.normalize(asked.double()).float().to(kind).double() @ (items.double() / norms.masked_fill(norms == 0, 1)).T
+    assert (scores - precise.gather(1, ids)).abs().max() < 1e-6
+    assert (scores - precise.sort(descending=True).values).abs().max() < 1e-6
+    assert (scores == 0).sum(1).tolist() == [30] * 19
+    items[8, 3] = torch.inf
+    assert search(device, asked, items, 3)[0].isnan().all()
 
 
 def test_many_queries_and_rising_scores(device: Emulated) -> None:
