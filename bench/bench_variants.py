@@ -45,7 +45,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def variants(folder: Path) -> dict[str, Variant]:
     report = read(folder / "report.jsonl")
     names = [name for name in report.variants if name not in report.baselines and (folder / "variants" / name).exists()]
-    return {name: Variant.load(folder / "variants" / name) for name in names}
+    # as they would be served
+    return {name: Variant.load(folder / "variants" / name).compile() for name in names}
 
 
 @pytest.fixture(scope="session")

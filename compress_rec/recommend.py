@@ -54,7 +54,7 @@ def recommend(variant: Path | str, history: Sequence[str], k: int = 10, catalogu
     left = len(items) - len(set(places))
     if not left:
         raise CompressRecError(f"the history holds all {len(items)} items of the catalogue, and none is left: give fewer of them")
-    towers = load(folder).towers
+    towers = load(folder).compile().towers
     vectors, behaviours = towers.encode(texts, "item"), towers.encode([texts[place] for place in places], "behaviour")
     user = towers.pooled(behaviours, [range(len(places))])
     scores, ids = CosineIndex(vectors).search(user, min(k, left), exclude=[places])
