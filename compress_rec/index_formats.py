@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compress_rec.errors import CompressRecError
 from compress_rec.int8_items import Int8Items, codes_of, quantized
-from compress_rec.int8_panels import ROWS
+from compress_rec.int8_panels import ROWS, fit
 from compress_rec.int8_panels import pack as pack_codes
 from compress_rec.ops.cosine_top_k_int8 import cosine_top_k_int8
 from compress_rec.ops.cosine_top_k_panels import cosine_top_k_panels
@@ -142,9 +142,9 @@ def _int8(with_items: bool) -> Format:
         return {"codes": (torch.int8, matrix), "scales": (torch.float32, column), "residuals": (torch.float32, column), **items}
 
     def read(held: Stored) -> dict[str, Tensor]:
-        packed_codes = pack_codes(held["codes"])
-        if len(packed_codes.extra):  # more than the kernel's 16 bits hold, and the op takes nothing aside
+        if not fit(held["codes"]):  # more than the kernel's 16 bits hold
             raise CompressRecError("codes must be as an index writes them, but larger ones came: save the index again")
+        packed_codes = pack_codes(held["codes"])
         return {
             "panels": packed_codes.panels,
             "sums": packed_codes.sums,

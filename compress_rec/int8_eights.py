@@ -1,4 +1,4 @@
-"""Codes whose products fit in 16 bits by eights, and the layout that the encoder's int8 kernel reads.
+"""Codes whose products fit in 16 bits by eights, and the layout that the int8 kernels of layers and encoders read.
 
 A kernel multiplies activations of 0 … 127 by signed codes and adds eight products in 16 bits: in a step of 16 columns, of every four the
 first two, or of every four the last two. They fit as long as the positive codes among such eight sum to at most 258, and so do the negative
@@ -30,6 +30,30 @@ class Eights(NamedTuple):
 
     parts: Tensor
     first: Tensor
+
+
+class Int8Parts(NamedTuple):
+    """All that a layer multiplies with, each a view of one tensor that ``joined`` makes: a call then hands over that one.
+
+    What there is once an output fills whole panels; what lies behind the last output counts for nothing.
+
+    parts, first: as in ``Eights``
+    sums: (panels · 16,) int32: the sum of each output's codes, by which a row's zero point counts
+    scales, bias: (panels · 16,) float32; a bias of -0.0, which changes no number, where there is none
+    """
+
+    parts: Tensor
+    sums: Tensor
+    scales: Tensor
+    bias: Tensor
+    first: Tensor
+
+    def codes(self, outputs: int, inputs: int) -> Tensor:
+        """Return the codes (outputs, inputs) int8."""
+        owners = torch.arange(len(self.first) - 1, device=self.parts.device).repeat_interleave(self.first.diff())
+        panels = self.parts.new_zeros(len(self.first) - 1, *self.parts.shape[1:]).index_add_(0, owners, self.parts)
+        rows = panels.permute(0, 3, 1, 2, 4).reshape(len(panels) * ROWS, panels.shape[1] * STEP)
+        return rows[:outputs, :inputs].contiguous()
 
 
 def quantize_by_eights(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,13 +88,47 @@ def pack(codes: Tensor) -> Eights:
     """Pack codes (outputs, inputs) int8, -127 … 127."""
     padded = F.pad(codes, (0, -codes.shape[1] % STEP, 0, -codes.shape[0] % ROWS))
     panels = padded.view(padded.shape[0] // ROWS, ROWS, padded.shape[1] // STEP, STEP // GROUP, GROUP).permute(0, 2, 3, 1, 4)
-    parts, first = [], [0]
-    for panel in panels:  # (steps, 4, 16, 4)
-        split = next(found for number in (1, 2, 4) if _fits(found := _split(panel, number)))
-        parts.append(split)
-        first.append(first[-1] + len(split))
-    whole = torch.cat(parts) if parts else panels.new_zeros(0, *panels.shape[1:])
-    return Eights(whole.contiguous(), torch.tensor(first, dtype=torch.int32))
+    fit = _fit(panels)
+    if bool(fit.all()):
+        return Eights(panels.contiguous(), torch.arange(len(panels) + 1, dtype=torch.int32, device=codes.device))
+    parts = []
+    for panel, whole in zip(panels, fit.tolist(), strict=True):  # (steps, 4, 16, 4)
+        parts.append(panel[None] if whole else next(found for number in (2, 4) if bool(_fit(found := _split(panel, number)).all())))
+    first = torch.tensor([0, *map(len, parts)], device=codes.device).cumsum(0)
+    return Eights(torch.cat(parts).contiguous(), first.to(torch.int32))
+
+
+def joined(codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Pack codes and lay what ``Int8Parts`` holds one behind the other, in its order and with nothing between: (numbers,) int32.
+
+    codes: (outputs, inputs) int8, -127 … 127; scales, bias: (outputs,) float32
+    """
+    parts, first = pack(codes)
+    room = (0, -len(scales) % ROWS)
+    none = torch.full_like(scales, -0.0) if bias is None else bias
+    once = [F.pad(one.contiguous().view(torch.int32), room) for one in (codes.sum(1, dtype=torch.int32), scales, none)]
+    return torch.cat([parts.reshape(-1).view(torch.int32), *once, first])
+
+
+def parts_of(layer: Tensor, outputs: int, inputs: int) -> Int8Parts | None:
+    """Return the parts of what ``joined`` made of a weight (outputs, inputs), or ``None`` where it is plain that it did not."""
+    panels, steps = -(-outputs // ROWS), -(-inputs // STEP)
+    part = steps * ROWS * STEP // 4  # numbers of four codes each
+    codes = layer.numel() - (3 * ROWS + 1) * panels - 1
+    number = codes // part if steps else panels
+    if layer.dtype != torch.int32 or layer.dim() != 1 or codes != number * part or not panels <= number <= 4 * panels:
+        return None
+    held = layer.contiguous().split([codes, ROWS * panels, ROWS * panels, ROWS * panels, panels + 1])
+    first = held[4]
+    if int(first[0]) != 0 or int(first[-1]) != number or not bool((first.diff() > 0).all()):
+        return None
+    return Int8Parts(
+        parts=held[0].view(torch.int8).view(number, steps, STEP // GROUP, ROWS, GROUP),
+        sums=held[1],
+        scales=held[2].view(torch.float32),
+        bias=held[3].view(torch.float32),
+        first=first,
+    )
 
 
 def _largest_eight(values: Tensor) -> Tensor:
@@ -86,6 +144,10 @@ def _split(panel: Tensor, number: int) -> Tensor:
     return torch.stack([torch.div(wide + part, number, rounding_mode="floor").to(torch.int8) for part in range(number)])
 
 
-def _fits(parts: Tensor) -> bool:
-    pairs = parts.to(torch.int32).unflatten(-1, (2, 2))  # (parts, steps, 4, 16, 2, 2)
-    return all(int(side.sum((2, 5)).max()) <= MOST for side in (pairs.clamp(min=0), pairs.clamp(max=0).neg()) if side.numel())
+def _fit(panels: Tensor) -> Tensor:
+    """(panels, steps, 4, 16, 4) int8 -> (panels,) bool: whether no eight of a panel that meet can leave 16 bits."""
+    pairs = panels.to(torch.int16).unflatten(-1, (2, 2))  # (panels, steps, 4, 16, 2, 2)
+    if not pairs.numel():
+        return torch.ones(len(panels), dtype=torch.bool, device=panels.device)
+    sides = [side.sum((2, 5)).flatten(1).amax(1) for side in (pairs.clamp(min=0), pairs.clamp(max=0).neg())]
+    return torch.maximum(*sides) <= MOST

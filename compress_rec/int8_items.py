@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from compress_rec.int8_panels import ROWS, Int8Panels, trimmed, unpack
 from compress_rec.int8_panels import pack as pack_codes
+from compress_rec.int8_panels import trimmed, unpack
 
 LARGEST = 112  # of a code. Below 127, so that four codes seldom leave 16 bits and have to be trimmed, which would cost more than it gains
 _BLOCK = 1 << 11  # items quantised at a time, in float64: few enough to stay in the cache
@@ -17,7 +17,7 @@ _BLOCK = 1 << 11  # items quantised at a time, in float64: few enough to stay in
 class Int8Items(NamedTuple):
     """Unit vectors as codes and scales: an item is about ``scale * codes``.
 
-    panels: (ceil(items / 16), ceil(dimensions / 8), 2, 16, 4) int8, the codes as ``int8_panels`` lays them out, none of them kept aside
+    panels: (ceil(items / 16), ceil(dimensions / 8), 2, 16, 4) int8, the codes as ``int8_panels`` lays them out
     sums: (items,) int32: the sum of each item's codes
     scales: (items,) float32; NaN says that the item is removed
     residuals: (items,) float32: at least the length of ``vector - scale * codes``
@@ -37,8 +37,7 @@ def quantized(unit: Tensor) -> Int8Items:
 
 def codes_of(items: Int8Items, dimensions: int) -> Tensor:
     """Return the codes (items, dimensions) int8."""
-    nothing = items.panels.new_empty((0, ROWS, 4))
-    return unpack(Int8Panels(items.panels, nothing, torch.zeros(len(items.panels) + 1, dtype=torch.int32), items.sums), dimensions)
+    return unpack(items.panels, len(items.sums), dimensions)
 
 
 def _quantized(unit: Tensor) -> Int8Items:
@@ -50,5 +49,4 @@ def _quantized(unit: Tensor) -> Int8Items:
     lost = torch.linalg.vector_norm(values - codes.double() * scales.double()[:, None], dim=1)
     residuals = (lost * (1 + 1e-6)).float()  # rounded up: float32 rounds by less than 1e-7 of it
     packed = pack_codes(codes)
-    assert not len(packed.extra)
     return Int8Items(packed.panels, packed.sums, scales.masked_fill(removed, float("nan")), residuals)

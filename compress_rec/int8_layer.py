@@ -10,42 +10,58 @@ from torch import Tensor, nn
 
 from compress_rec import op
 from compress_rec.errors import CompressRecError
-from compress_rec.int8_panels import Int8Parts, joined, pack, parts_of
-from compress_rec.ops.int8_linear import int8_linear, quantize_per_channel
+from compress_rec.int8_eights import Int8Parts, joined, parts_of, quantize_by_eights
+from compress_rec.ops.int8_linear import int8_linear
 from compress_rec.ops.int8_linear_packed import int8_linear_packed
+from compress_rec.smooth_quant import smooth_quant
 
 
 class Int8Linear(nn.Module):
-    """``x @ (codes * scales).T + bias`` in integers, as ``ops.int8_linear`` specifies it.
+    """``(x * diagonal) @ (codes * scales).T + bias`` in integers, as ``ops.int8_linear`` specifies it.
 
     codes: (outputs, inputs) int8, -127 … 127
     scales: (outputs,) float32
     bias: (outputs,) float32
+    diagonal: (inputs,) float32: what brings the inputs to one size before a row is rounded; ``None`` for ones
 
     A row of x has the same bits alone and in any batch. Where a compiled kernel serves, the codes are held as it reads them and nowhere
     else, and ``scales`` and ``bias`` are views of the one tensor that it reads: writing to them or assigning others counts at once, while
-    what ``torch.func.functional_call`` puts in their place does not. ``state_dict`` holds ``codes``, ``scales`` and ``bias`` all the same,
-    so that files do not depend on the machine. No gradient passes.
+    what ``torch.func.functional_call`` puts in their place does not. Codes that no sum of eight products of can leave 16 bits are the
+    quickest; ``from_linear`` makes such, others take two or four times as long. ``state_dict`` holds ``codes``, ``scales`` and, where there
+    are any, ``bias`` and ``diagonal`` all the same, so that files do not depend on the machine. No gradient passes.
     """
 
     scales: Tensor
+    diagonal: Tensor | None
     bias: nn.Parameter | None
     _codes: Tensor
-    _packed: tuple[Tensor, int] | None
+    _packed: tuple[Tensor, int] | tuple[Tensor, int, Tensor] | None  # what the kernel gets behind x
 
-    def __init__(self, codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, codes: Tensor, scales: Tensor, bias: Tensor | None = None, diagonal: Tensor | None = None) -> None:
         nn.Module.__init__(self)  # also where a subclass has a second parent that wants arguments
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.register_buffer("scales", scales)
+        self.register_buffer("diagonal", diagonal)
         self._hold(codes)
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear) -> Int8Linear:
-        """Quantise a float layer, a scale an output; it keeps its own tensors. Errors: NaN or infinity in the weight."""
+    def from_linear(cls, linear: nn.Linear, inputs: Tensor | None = None) -> Int8Linear:
+        """Quantise a float layer, a scale an output; it keeps its own tensors.
+
+        inputs: (…, in_features) float32, a sample of what the layer will be given, a few thousand rows are many: by their sizes the
+            inputs are divided before they are rounded, and the weight's columns multiplied, so that a few large ones do not take the
+            levels of all others
+
+        Errors: NaN or infinity in the weight or the sample; a sample of another width or of nothing.
+        """
         if not isinstance(linear, nn.Linear):
             raise CompressRecError(f"Int8Linear.from_linear wants a torch.nn.Linear, but {type(linear).__name__} came: give one layer")
-        codes, scales = quantize_per_channel(linear.weight)
-        return cls(codes, scales, None if linear.bias is None else linear.bias.detach().float().clone())
+        weight, diagonal = linear.weight.detach().float(), None
+        if inputs is not None:
+            divisor = smooth_quant(_sizes(inputs, weight.shape[1]), weight.abs().amax(0))
+            weight, diagonal = weight * divisor, 1 / divisor
+        codes, scales = quantize_by_eights(weight)
+        return cls(codes, scales, None if linear.bias is None else linear.bias.detach().float().clone(), diagonal)
 
     @property
     def codes(self) -> Tensor:
@@ -56,7 +72,7 @@ class Int8Linear(nn.Module):
     @property
     def parts(self) -> Int8Parts | None:
         """What the compiled kernel reads, as views; ``None`` where the reference serves."""
-        return None if self._packed is None else parts_of(*self._packed, self.in_features)
+        return None if self._packed is None else parts_of(*self._packed[:2], self.in_features)
 
     @property
     def backend(self) -> str:
@@ -66,32 +82,41 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, inputs) float32 -> (…, outputs) float32."""
         packed = self._packed
-        y: Tensor = int8_linear(x, self._codes, self.scales, self.bias) if packed is None else int8_linear_packed(x, *packed)
+        y: Tensor = self._plain(x, self.diagonal) if packed is None else int8_linear_packed(x, *packed)
         return y
 
-    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """The same with another bias, for a layer that has none of its own."""
-        y = self(x)
+    def product(self, x: Tensor, bias: Tensor | None, diagonal: Tensor | None = None) -> Tensor:
+        """The same with another bias and other numbers before x, for a layer that has none of its own."""
+        if diagonal is None:
+            y = self(x)
+        elif self._packed is None:
+            y = self._plain(x, diagonal)
+        else:
+            y = int8_linear_packed(x, *self._packed[:2], diagonal)
         return y if bias is None else y.add_(bias)
 
+    def _plain(self, x: Tensor, diagonal: Tensor | None) -> Tensor:
+        y: Tensor = int8_linear(x if diagonal is None else x * diagonal, self._codes, self.scales, self.bias)
+        return y
+
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, backend='{self.backend}'"
+        told = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        return f"{told}{'' if self.diagonal is None else ', diagonal=True'}, backend='{self.backend}'"
 
     def _hold(self, codes: Tensor) -> None:
         """Keep the codes as the kernel that serves reads them, scales and bias beside them in one tensor."""
         self.out_features, self.in_features = codes.shape
-        packed = pack(codes) if self._may_pack(codes) else None
         self._packed = None
         # a buffer too, so that whoever counts a module's memory finds it; the tuple, since looking up buffers takes as long as a small
         # product
         for name in ("_codes", "_layer"):
             self._buffers.pop(name, None)
-        if packed is None:
+        if not self._may_pack(codes):
             self.register_buffer("_codes", codes, persistent=False)
             return
-        layer = joined(packed, self.scales.detach(), None if self.bias is None else self.bias.detach())
+        layer = joined(codes, self.scales.detach(), None if self.bias is None else self.bias.detach())
         self.register_buffer("_layer", layer, persistent=False)
-        self._packed = layer, self.out_features
+        self._packed = (layer, self.out_features) if self.diagonal is None else (layer, self.out_features, self.diagonal)
         self._tie()
 
     def _tie(self) -> None:
@@ -110,7 +135,7 @@ class Int8Linear(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name in ("scales", "bias") and self.__dict__.get("_packed") is not None:
+        if name in ("scales", "bias", "diagonal") and self.__dict__.get("_packed") is not None:
             self._hold(self.codes)  # the kernel reads a copy
 
     def __getstate__(self) -> dict[str, Any]:
@@ -151,3 +176,14 @@ class Int8Linear(nn.Module):
             errors.append(f"'{name}' must be int8 ({self.out_features}, {self.in_features}), but {op.described(codes)} came")
             return
         self._hold(codes.to(self.scales.device))
+
+
+def _sizes(inputs: Tensor, width: int) -> Tensor:
+    """Return the root mean square of each input over a sample (…, width): (width,) float32."""
+    if inputs.dim() < 1 or inputs.shape[-1] != width or not inputs.numel():
+        wanted = f"float32 (rows, {width}), at least one row"
+        raise op.refuse("Int8Linear.from_linear", "inputs", wanted, op.described(inputs), "give a sample of what the layer is given")
+    sizes = inputs.detach().reshape(-1, width).double().square().mean(0).sqrt().float()
+    if not bool(torch.isfinite(sizes).all()):
+        raise op.refuse("Int8Linear.from_linear", "inputs", "finite", "nan or inf", "leave those rows out")
+    return sizes

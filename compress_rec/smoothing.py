@@ -8,19 +8,17 @@ import torch
 from torch import Tensor
 
 from compress_rec.recipe import Lesson
+from compress_rec.smooth_quant import smooth_quant
 from compress_rec.towers import Tower
 from compress_rec.weights import ChainForm, DenseForm, Form, SparseForm
 
 TEXTS = 128  # a role: sizes of inputs are known well from a few thousand tokens
-LEAST = 1e-5
 
 
 def divisors(tower: Tower, lesson: Lesson, strength: float) -> Mapping[str, Tensor]:
     """Return by what the inputs of each linear weight should be divided, and its columns multiplied: (inputs,) float32 by its name.
 
-    ``size ** strength / column ** (1 - strength)`` with the root mean square of the input over training texts and the largest magnitude
-    of the weight's column, over a geometric mean of 1: Xiao et al. 2023, "SmoothQuant" (arXiv 2211.10438), equation 4, with the root mean
-    square in the place of the maximum, which one token decides. Query, key and value read the same input and get the same divisors, so
+    As ``smooth_quant`` says, with the sizes of training texts. Query, key and value read the same input and get the same divisors, so
     that it is rounded once. What attention hands on is left as it is, since its rounding hardly shows; weights that begin with
     a shared factor too, which several places read.
     """
@@ -33,9 +31,7 @@ def divisors(tower: Tower, lesson: Lesson, strength: float) -> Mapping[str, Tens
             if len(known) < len(first) or not known[0].numel():
                 continue
             size = moments[f"layers.{number}.{parts[0]}"].second.diagonal().clamp_min(0).sqrt().float()
-            column = torch.cat(known).abs().amax(0)
-            divisor = size.clamp_min(LEAST) ** strength / column.clamp_min(LEAST) ** (1 - strength)
-            divisor = divisor / divisor.log().mean().exp()
+            divisor = smooth_quant(size, torch.cat(known).abs().amax(0), strength)
             found.update({f"layers.{number}.{part}": divisor for part in parts})
     return found
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -169,6 +170,8 @@ class DenseForm(Form):
 
 
 class Int8Form(Int8Linear, Form):
+    """Without numbers of its own before x: those are a ``DiagonalForm``."""
+
     @property
     def shape(self) -> tuple[int, int]:
         return self.out_features, self.in_features
@@ -250,14 +253,15 @@ class ChainForm(Form):
 
     def forward(self, x: Tensor) -> Tensor:
         *early, before, last = self.parts
-        for part in early:
-            x = part(x)
+        diagonal: Tensor | None = None  # what stands before an int8 weight is multiplied where its rows are rounded
+        for part, following in pairwise((*early, before)):
+            x, diagonal = _step(x, part, diagonal, following)
         inner, outer = resolve(before), resolve(last)
         if isinstance(inner, DenseForm) and isinstance(outer, DenseForm):
             return low_rank(x, inner.weight, outer.weight, self.bias, self._panels)
-        x = inner(x)
+        x, diagonal = _step(x, before, diagonal, last)
         if isinstance(outer, Int8Form):
-            return outer.product(x, self.bias)
+            return outer.product(x, self.bias, diagonal)
         x = outer(x)
         return x if self.bias is None else x + self.bias
 
@@ -269,6 +273,16 @@ class ChainForm(Form):
 
     def operations(self) -> int:
         return sum(part.operations() for part in self.parts)
+
+
+def _step(x: Tensor, part: Form, diagonal: Tensor | None, following: Form) -> tuple[Tensor, Tensor | None]:
+    """Run one factor of a chain, or hand a diagonal on to the int8 weight that follows."""
+    form = resolve(part)
+    if isinstance(form, DiagonalForm) and form.bias is None and diagonal is None and isinstance(resolve(following), Int8Form):
+        return x, form.weight
+    if isinstance(form, Int8Form) and diagonal is not None:
+        return form.product(x, None, diagonal), None
+    return part(x), None
 
 
 class SumForm(ChainForm):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress_rec.errors import CompressRecError
-from compress_rec.int8_eights import MOST, pack, quantize_by_eights
+from compress_rec.int8_eights import MOST, joined, pack, parts_of, quantize_by_eights
 
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 70))
 
@@ -45,6 +45,27 @@ def test_parts_sum_to_the_codes_and_fit(size, seed, most):
         met = eights(part.permute(2, 0, 1, 3).reshape(16, -1))
         assert int(met.clamp(min=0).sum(-1).max()) <= MOST
         assert int(met.clamp(max=0).neg().sum(-1).max()) <= MOST
+
+
+@given(sizes, st.integers(0, 10**6), st.sampled_from([8, 40, 127]))
+def test_there_and_back(size, seed, most):
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(-most, most + 1, size, generator=generator).to(torch.int8)
+    scales, bias = torch.rand((2, size[0]), generator=generator)
+    parts = parts_of(joined(codes, scales, bias), *size)
+    assert torch.equal(parts.codes(*size), codes)
+    assert torch.equal(parts.sums[: size[0]], codes.sum(1, dtype=torch.int32))
+    assert torch.equal(parts.scales[: size[0]], scales)
+    assert torch.equal(parts.bias[: size[0]], bias)
+    assert parts_of(joined(codes, scales, bias), size[0] + 16, size[1]) is None
+    assert parts_of(joined(codes, scales, bias)[1:], *size) is None
+
+
+def test_panels_have_as_many_parts_as_they_need():
+    codes = torch.full((48, 32), 8, dtype=torch.int8)
+    codes[16:32] = 60
+    codes[32:] = 127
+    assert pack(codes).first.tolist() == [0, 1, 3, 7]
 
 
 def test_all_at_the_limit_takes_four_parts():

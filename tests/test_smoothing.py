@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 
 from compress_rec.recipe import RECIPES
+from compress_rec.smooth_quant import smooth_quant
 from compress_rec.smoothing import divisors
 from tests.models import small_lessons, small_variant
 
@@ -10,6 +11,13 @@ from tests.models import small_lessons, small_variant
 def start():
     variant = small_variant()
     return variant.towers.towers["both"], small_lessons(variant)["both"]
+
+
+def test_by_hand():
+    """Roots of 4 / 1 and 1 / 4 are 2 and 0.5, whose geometric mean is 1; those of 16 / 1 and 1 / 1 have one of 2."""
+    assert smooth_quant(torch.tensor([4.0, 1.0]), torch.tensor([1.0, 4.0])).tolist() == [2.0, 0.5]
+    assert smooth_quant(torch.tensor([16.0, 1.0]), torch.tensor([1.0, 1.0])).tolist() == [2.0, 0.5]
+    assert smooth_quant(torch.tensor([16.0, 1.0]), torch.tensor([7.0, 7.0]), 1.0).tolist() == [4.0, 0.25]
 
 
 def test_divisors_follow_the_inputs():

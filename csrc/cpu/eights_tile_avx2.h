@@ -47,7 +47,8 @@ inline __attribute__((always_inline)) void eights_group(const uint8_t* row, cons
 }
 
 // totals[r][c] (+)= row r of the block · column c over `steps` steps, 32-byte aligned; added to what is there where MORE. One line in four
-// of what lies at `ahead`, where the next panel's weights are, is fetched into the cache meanwhile.
+// of what lies at `ahead`, where the next panel's weights are, is fetched into the cache meanwhile; for one row, which is done before
+// weights have come, all of them and to where they are read from.
 template <int ROWS, bool MORE>
 inline __attribute__((always_inline)) void eights_tile(const uint8_t* rows, const int8_t* panel, int64_t steps, const int8_t* ahead,
                                                        int32_t (*totals)[kEightsColumns]) {
@@ -62,7 +63,13 @@ inline __attribute__((always_inline)) void eights_tile(const uint8_t* rows, cons
     for (int64_t s = 0; s < steps; ++s) {
         const int8_t* weights = panel + s * kBytesInEights;
         const uint8_t* row = rows + s * kThreeStep;
-        _mm_prefetch(reinterpret_cast<const char*>(ahead + s * kBytesInEights), _MM_HINT_T1);
+        const char* later = reinterpret_cast<const char*>(ahead + s * kBytesInEights);
+        if constexpr (ROWS > 1) {
+            _mm_prefetch(later, _MM_HINT_T1);
+        } else {
+            _mm_prefetch(later, _MM_HINT_T0), _mm_prefetch(later + 64, _MM_HINT_T0);
+            _mm_prefetch(later + 128, _MM_HINT_T0), _mm_prefetch(later + 192, _MM_HINT_T0);
+        }
         ThreeSums near, far;
         eights_group<ROWS, true>(row, weights, near, far);
         eights_group<ROWS, false>(row + 4, weights + 64, near, far);
@@ -90,58 +97,68 @@ struct RoundedRow {
 };
 
 // Rounds a row, times `diagonal` where there is one, as quantize_rows in compress_rec/ops/int8_linear.py says, to its place in a block: 16
-// bytes of each step, kThreeStep apart, zeros behind `width`. The row is padded with zeros to whole vectors of eight.
+// bytes of each step, kThreeStep apart, zeros behind `width`.
 inline RoundedRow round_row(const float* row, const float* diagonal, int64_t width, uint8_t* bytes) {
     constexpr float kMostByte = 127.0f;
-    const int64_t vectors = (width + 7) / 8, whole = width / 8;
-    alignas(32) float tail[8] = {};
-    if (diagonal && whole < vectors) std::copy(diagonal + whole * 8, diagonal + width, tail);
+    const int64_t whole = width / 8, steps = (width + kPlacesInEights - 1) / kPlacesInEights;
+    alignas(32) float rest[8] = {};
+    for (int64_t place = whole * 8; place < width; ++place) rest[place - whole * 8] = diagonal ? row[place] * diagonal[place] : row[place];
     const auto at = [&](int64_t v) {
         const __m256 row_f32x8 = _mm256_loadu_ps(row + v * 8);
-        if (!diagonal) return row_f32x8;
-        return _mm256_mul_ps(row_f32x8, v < whole ? _mm256_loadu_ps(diagonal + v * 8) : _mm256_load_ps(tail));
+        return diagonal ? _mm256_mul_ps(row_f32x8, _mm256_loadu_ps(diagonal + v * 8)) : row_f32x8;
     };
     __m256 least_f32x8 = _mm256_setzero_ps(), most_f32x8 = _mm256_setzero_ps();
     __m256i largest_i32x8 = _mm256_setzero_si256();  // bits of the largest magnitude: those of NaN and infinity lie above all others
     const __m256i magnitude_i32x8 = _mm256_set1_epi32(0x7FFFFFFF);
-    for (int64_t v = 0; v < vectors; ++v) {
-        const __m256 row_f32x8 = at(v);
+    const auto see = [&](__m256 row_f32x8) {
         least_f32x8 = _mm256_min_ps(least_f32x8, row_f32x8);
         most_f32x8 = _mm256_max_ps(most_f32x8, row_f32x8);
         largest_i32x8 = _mm256_max_epi32(largest_i32x8, _mm256_and_si256(_mm256_castps_si256(row_f32x8), magnitude_i32x8));
-    }
-    alignas(32) float least[8], most[8];
-    alignas(32) int32_t largest[8];
-    _mm256_store_ps(least, least_f32x8);
-    _mm256_store_ps(most, most_f32x8);
-    _mm256_store_si256(reinterpret_cast<__m256i*>(largest), largest_i32x8);
-    const int64_t steps = (width + kPlacesInEights - 1) / kPlacesInEights;
-    if (*std::max_element(largest, largest + 8) >= 0x7F800000) {
+    };
+    for (int64_t v = 0; v < whole; ++v) see(at(v));
+    see(_mm256_load_ps(rest));
+    if (_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(largest_i32x8, _mm256_set1_epi32(0x7F7FFFFF))))) {
         for (int64_t s = 0; s < steps; ++s) std::memset(bytes + s * kThreeStep, 0, kPlacesInEights);
         return {std::numeric_limits<float>::quiet_NaN(), 0};
     }
-    const float low = *std::min_element(least, least + 8), high = *std::max_element(most, most + 8);
+    // least and most side by side, the least with its sign turned, so that one chain of maxima finds both
+    const __m256 away_f32x8 = _mm256_xor_ps(least_f32x8, _mm256_set1_ps(-0.0f));
+    const __m256 lower_f32x8 = _mm256_permute2f128_ps(away_f32x8, most_f32x8, 0x20);
+    const __m256 upper_f32x8 = _mm256_permute2f128_ps(away_f32x8, most_f32x8, 0x31);
+    __m256 bounds_f32x8 = _mm256_max_ps(lower_f32x8, upper_f32x8);
+    bounds_f32x8 = _mm256_max_ps(bounds_f32x8, _mm256_permute_ps(bounds_f32x8, 0x4E));
+    bounds_f32x8 = _mm256_max_ps(bounds_f32x8, _mm256_permute_ps(bounds_f32x8, 0xB1));
+    const float low = -_mm256_cvtss_f32(bounds_f32x8), high = _mm_cvtss_f32(_mm256_extractf128_ps(bounds_f32x8, 1));
     float step = high / kMostByte - low / kMostByte;
     if (step < std::numeric_limits<float>::min()) step = 1.0f;
     const float inverse = 1.0f / step;
-    const float zero = std::min(std::nearbyint(-low * inverse), kMostByte);
+    const int32_t zero = std::min(_mm_cvtss_si32(_mm_set_ss(-low * inverse)), int32_t{127});  // rounds halves to even
     const __m256 inverse_f32x8 = _mm256_set1_ps(inverse);
     const __m256i zero_i16x16 = _mm256_set1_epi16(static_cast<int16_t>(zero));
     const __m256i most_u8x32 = _mm256_set1_epi8(static_cast<char>(kMostByte));
-    const auto rounded = [&](int64_t v) {
-        return v < vectors ? _mm256_cvtps_epi32(_mm256_mul_ps(at(v), inverse_f32x8)) : _mm256_setzero_si256();
+    const auto rounded = [&](__m256 row_f32x8) { return _mm256_cvtps_epi32(_mm256_mul_ps(row_f32x8, inverse_f32x8)); };
+    const auto levels = [&](__m256i a_i32x8, __m256i b_i32x8, __m256i c_i32x8, __m256i d_i32x8) {
+        const __m256i ab_i16x16 = _mm256_add_epi16(_mm256_packs_epi32(a_i32x8, b_i32x8), zero_i16x16);
+        const __m256i cd_i16x16 = _mm256_add_epi16(_mm256_packs_epi32(c_i32x8, d_i32x8), zero_i16x16);
+        const __m256i level_u8x32 = _mm256_min_epu8(_mm256_packus_epi16(ab_i16x16, cd_i16x16), most_u8x32);
+        return _mm256_permutevar8x32_epi32(level_u8x32, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));  // packing works within halves
     };
-    for (int64_t s = 0; s < steps; s += 2) {  // two steps are a vector of bytes
-        const __m256i ab_i16x16 = _mm256_add_epi16(_mm256_packs_epi32(rounded(s * 2), rounded(s * 2 + 1)), zero_i16x16);
-        const __m256i cd_i16x16 = _mm256_add_epi16(_mm256_packs_epi32(rounded(s * 2 + 2), rounded(s * 2 + 3)), zero_i16x16);
-        const __m256i packed_u8x32 = _mm256_min_epu8(_mm256_packus_epi16(ab_i16x16, cd_i16x16), most_u8x32);
-        const __m256i level_u8x32 = _mm256_permutevar8x32_epi32(packed_u8x32, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + s * kThreeStep), _mm256_castsi256_si128(level_u8x32));
-        if (s + 1 < steps)
-            _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + (s + 1) * kThreeStep), _mm256_extracti128_si256(level_u8x32, 1));
+    const auto put = [&](int64_t s, __m128i level_u8x16) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + s * kThreeStep), level_u8x16);
+    };
+    int64_t s = 0;
+    for (; (s + 2) * kPlacesInEights <= width; s += 2) {  // two steps are a vector of bytes
+        const __m256i level_u8x32 = levels(rounded(at(s * 2)), rounded(at(s * 2 + 1)), rounded(at(s * 2 + 2)), rounded(at(s * 2 + 3)));
+        put(s, _mm256_castsi256_si128(level_u8x32));
+        put(s + 1, _mm256_extracti128_si256(level_u8x32, 1));
+    }
+    for (; s < steps; ++s) {
+        const auto end = [&](int64_t v) { return v < whole ? at(v) : _mm256_load_ps(rest); };
+        const __m256i a_i32x8 = rounded(end(s * 2)), b_i32x8 = rounded(end(s * 2 + 1));
+        put(s, _mm256_castsi256_si128(levels(a_i32x8, b_i32x8, a_i32x8, b_i32x8)));
     }
     if (width % kPlacesInEights)  // what stands behind the row would count as the zero point
         std::memset(bytes + (steps - 1) * kThreeStep + width % kPlacesInEights, 0,
                     static_cast<size_t>(kPlacesInEights - width % kPlacesInEights));
-    return {step, static_cast<int32_t>(zero)};
+    return {step, zero};
 }

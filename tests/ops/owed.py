@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress_rec.int8_eights import joined, parts_of
 from compress_rec.int8_items import Int8Items, codes_of, quantized
-from compress_rec.int8_panels import joined, pack, parts_of
 from compress_rec.ops.int8_linear import quantize_per_channel, quantize_rows
 from compress_rec.panels import packed, unpacked
 from tests.ops.owed_low_rank import FEED_FORWARD, LOW_RANK, LOW_RANK_PACKED
@@ -23,13 +23,13 @@ def int8_weights(outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
 
 def packed_weights(outputs: int, inputs: int, biased: bool = False) -> tuple[Tensor, int]:
     codes, scales = int8_weights(outputs, inputs)
-    return joined(pack(codes), scales, rand(outputs, seed=2) if biased else None), outputs
+    return joined(codes, scales, rand(outputs, seed=2) if biased else None), outputs
 
 
 def largest_weights(outputs: int, inputs: int) -> tuple[Tensor, int]:
     """Codes of ±127 everywhere, row by row of one sign: no sum may leave 16 bits unnoticed."""
     signs = torch.where(torch.arange(outputs) % 2 == 0, 127, -127)
-    return joined(pack(signs[:, None].expand(outputs, inputs).to(torch.int8)), torch.ones(outputs)), outputs
+    return joined(signs[:, None].expand(outputs, inputs).to(torch.int8), torch.ones(outputs)), outputs
 
 
 def ragged(lists: list[list[int]]) -> tuple[Tensor, Tensor]:
@@ -59,10 +59,11 @@ def precise_int8(x: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None =
     return y if bias is None else y + bias.double()
 
 
-def precise_int8_packed(x: Tensor, layer: Tensor, outputs: int) -> Tensor:
+def precise_int8_packed(x: Tensor, layer: Tensor, outputs: int, diagonal: Tensor | None = None) -> Tensor:
     parts = parts_of(layer, outputs, x.shape[-1])
     assert parts is not None
-    return precise_int8(x, parts.codes(outputs, x.shape[-1]), parts.scales[:outputs], parts.bias[:outputs])
+    before = x if diagonal is None else x * diagonal
+    return precise_int8(before, parts.codes(outputs, x.shape[-1]), parts.scales[:outputs], parts.bias[:outputs])
 
 
 def unit_items() -> Tensor:
@@ -379,6 +380,8 @@ OWED: Mapping[str, Owed] = {
             "one-sided": lambda: (torch.nn.functional.gelu(rand(5, 64)), *packed_weights(9, 64)),
             "wide": lambda: (rand(3, 3072), *packed_weights(5, 3072, biased=True)),
             "largest codes": lambda: (torch.full((5, 48), 9.0), *largest_weights(18, 48)),
+            "a diagonal": lambda: (rand(7, 37), *packed_weights(20, 37, biased=True), rand(37, seed=4).exp()),
+            "a strided diagonal": lambda: (rand(2, 3, 24), *packed_weights(20, 24), strided(rand(24, seed=4))),
             "a row of zeros": lambda: (torch.zeros(2, 16), *packed_weights(5, 16, biased=True)),
             "huge and tiny": lambda: (rand(4, 16) * torch.tensor([[1e33], [1e-37], [1e-42], [1.0]]), *packed_weights(5, 16)),
         },
@@ -389,9 +392,9 @@ OWED: Mapping[str, Owed] = {
                 "int8_linear_packed: x must be float32 (…, inputs), but float16 (2, 4) came; convert it with .float()",
             ),
             "width": (
-                lambda: (rand(2, 12), *packed_weights(3, 4)),
-                "int8_linear_packed: layer must be int32 (114 + 17 an extra,), the layer of 3 outputs and as wide as x, "
-                "but int32 (82) came; pack the weight again",
+                lambda: (rand(2, 20), *packed_weights(3, 4)),
+                "int8_linear_packed: layer must be int32 (50 + 128 a part,), the layer of 3 outputs and as wide as x, "
+                "but int32 (114) came; pack the weight again",
             ),
             "too wide": (
                 lambda: (rand(1, 1 << 17 | 1), *packed_weights(3, 4)),
@@ -399,8 +402,17 @@ OWED: Mapping[str, Owed] = {
             ),
             "bytes": (
                 lambda: (rand(2, 4), packed_weights(3, 4)[0].view(torch.int8), 3),
-                "int8_linear_packed: layer must be int32 (82 + 17 an extra,), the layer of 3 outputs and as wide as x, "
-                "but int8 (328) came; pack the weight again",
+                "int8_linear_packed: layer must be int32 (50 + 64 a part,), the layer of 3 outputs and as wide as x, "
+                "but int8 (456) came; pack the weight again",
+            ),
+            "five parts": (
+                lambda: (rand(2, 4), torch.zeros(50 + 5 * 64, dtype=torch.int32), 3),
+                "int8_linear_packed: layer must be int32 (50 + 64 a part,), the layer of 3 outputs and as wide as x, "
+                "but int32 (370) came; pack the weight again",
+            ),
+            "diagonal": (
+                lambda: (rand(2, 4), *packed_weights(3, 4), rand(3)),
+                "int8_linear_packed: diagonal must be float32 (4,), as wide as x, but float32 (3) came; give that of the same layer",
             ),
             "fewer outputs": (
                 lambda: (rand(2, 4), *packed_weights(3, 4)[:1], -1),

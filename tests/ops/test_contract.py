@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compress_rec import op
 from compress_rec.errors import CompressRecError
-from compress_rec.int8_panels import parts_of
+from compress_rec.int8_eights import parts_of
 from compress_rec.ops.int8_linear import quantize_rows
 from tests.ops.owed import OWED
 
@@ -73,10 +73,11 @@ def scale(name: str, arguments: tuple[Any, ...]) -> float:
         return 0.0
     magnitudes = [value.abs() if isinstance(value, Tensor) and value.dtype != torch.int8 else value for value in arguments]
     if name == "int8_linear_packed":
-        x, layer, outputs = arguments
+        x, layer, outputs, *diagonal = arguments
         parts = parts_of(layer, outputs, x.shape[-1])
         assert parts is not None
-        name, arguments = "int8_linear", (x, parts.codes(outputs, x.shape[-1]), parts.scales[:outputs], parts.bias[:outputs])
+        before = x * diagonal[0] if diagonal else x
+        name, arguments = "int8_linear", (before, parts.codes(outputs, x.shape[-1]), parts.scales[:outputs], parts.bias[:outputs])
     if name == "int8_linear":
         integers, step = quantize_rows(arguments[0])
         sums = (integers.abs().double() @ arguments[1].double().abs().T) * step.double() * arguments[2].double()
