@@ -1,5 +1,5 @@
-// Cosine top-k for few queries at a time (cosine_top_k_many.cu has the path for many): every row of the catalogue is
-// read once for a handful of queries, and memory is what limits it.
+// Cosine top-k for few queries at a time (cosine_top_k_many.cu has the path for many): every row of the catalogue is read once for a
+// handful of queries, and memory is what limits it.
 //
 // A warp multiplies a few rows by kQueries queries, 32 products, or 8 for a single query: its lanes share each row, every lane sums all
 // products over its numbers of the rows, and one transposing reduction leaves lane i with the sum of (row i / kQueries, query
@@ -10,66 +10,8 @@ namespace compress_rec::cuda {
 
 namespace {
 
-// Unit queries and zeros behind them, rounded to the catalogue's type where that is half precision. A warp each.
-__global__ void __launch_bounds__(kThreads)
-unit_kernel(const float* queries, int64_t query_count, int width, int padded_width, ItemType type, float* unit, int* bad) {
-    const int lane = threadIdx.x % kLanes;
-    const int64_t query = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kLanes;
-    if (blockIdx.x == 0 && threadIdx.x == 0) bad[0] = 0;
-    if (query >= query_count) return;
-    const double length = length_of(queries + query * width, width, lane);
-    const bool finite = length == length;
-    const double by = finite && length > 0 ? length : 1.0;
-    for (int j = lane; j < padded_width; j += kLanes) {
-        float value = finite && j < width ? static_cast<float>(queries[query * width + j] / by) : 0.0f;
-        if (type == ItemType::bfloat16) value = __bfloat162float(__float2bfloat16_rn(value));
-        if (type == ItemType::float16) value = __half2float(__float2half_rn(value));
-        unit[query * padded_width + j] = value;
-    }
-    if (lane == 0) bad[1 + query] = !finite;
-}
-
-__device__ inline float4 four_at(const float* place) { return *reinterpret_cast<const float4*>(place); }
-__device__ inline float4 four_at(const __nv_bfloat16* place) {
-    const uint2 pairs = *reinterpret_cast<const uint2*>(place);
-    return make_float4(__uint_as_float(pairs.x << 16), __uint_as_float(pairs.x & 0xFFFF0000u), __uint_as_float(pairs.y << 16),
-                       __uint_as_float(pairs.y & 0xFFFF0000u));
-}
-__device__ inline float4 four_at(const __half* place) {
-    struct alignas(8) Four { __half2 low, high; };
-    const Four four = *reinterpret_cast<const Four*>(place);
-    const float2 low = __half22float2(four.low), high = __half22float2(four.high);
-    return make_float4(low.x, low.y, high.x, high.y);
-}
-
-// Numbers j to j + 3 of a row, zeros behind its end. kAligned: the width is a multiple of four and so is every row's place.
-template <bool kAligned, class Item>
-__device__ inline float4 four_of(const Item* row, int j, int width) {
-    if (kAligned) return four_at(row + j);
-    return make_float4(number(row[j]), j + 1 < width ? number(row[j + 1]) : 0.0f, j + 2 < width ? number(row[j + 2]) : 0.0f,
-                       j + 3 < width ? number(row[j + 3]) : 0.0f);
-}
-
 __device__ inline float dot(float4 a, float4 b, float sum) {
     return fmaf(a.x, b.x, fmaf(a.y, b.y, fmaf(a.z, b.z, fmaf(a.w, b.w, sum))));
-}
-
-// Sums kCount values over the lanes of a warp; lane i gets the total of value i * kCount / 32.
-template <int kCount>
-__device__ inline float transposed_sum(float (&values)[kCount], int lane) {
-    int step = kLanes / 2;
-#pragma unroll
-    for (int half = kCount / 2; half; half /= 2, step /= 2) {
-        const bool upper = lane & step;
-#pragma unroll
-        for (int i = 0; i < kCount / 2; ++i) {
-            if (i >= half) break;
-            const float given = upper ? values[i] : values[i + half];
-            values[i] = (upper ? values[i + half] : values[i]) + __shfl_xor_sync(kAllLanes, given, step);
-        }
-    }
-    for (; step; step /= 2) values[0] += __shfl_xor_sync(kAllLanes, values[0], step);
-    return values[0];
 }
 
 template <class Item, int kQueries, bool kAligned>
@@ -192,10 +134,7 @@ const char* cosine_top_k(const CosineTopKTask& task, void* on_stream) {
     if (task.query_count == 0) return nullptr;
     if (serves_many(task)) return cosine_top_k_many(task, on_stream);
     const Scratch scratch(task.scratch, task.query_count, padded(task.width), task.k, task.parts);
-    const auto blocks = static_cast<unsigned>((task.query_count + kWarps - 1) / kWarps);
-    COMPRESS_REC_LAUNCH(unit_kernel, blocks, kThreads, 0, stream, task.queries, task.query_count, task.width,
-                        static_cast<int>(padded(task.width)), task.type, scratch.unit, scratch.bad);
-    cudaError_t error = cudaGetLastError();
+    cudaError_t error = make_unit(task.queries, task.query_count, task.width, task.type, scratch, stream);
     if (error) return cudaGetErrorString(error);
     const char* refused = nullptr;
     switch (task.type) {

@@ -38,12 +38,33 @@ size_t cosine_top_k_scratch(const CosineTopKTask& task);
 // Puts the kernels on the stream (a cudaStream_t); allocates nothing and waits for nothing. Returns null, or why it cannot.
 const char* cosine_top_k(const CosineTopKTask& task, void* stream);
 
-// The same from a catalogue in int8, as compress_rec/int8_items.py describes it; scores are those of scale * codes.
+// The same from unit vectors in the panels of compress_rec/panels.py; an item that holds NaN is removed.
+struct CosineTopKPanelsTask {
+    const float* queries;  // (query_count, width)
+    const float* panels;   // (ceil(item_count / 16), width, 16)
+    int64_t query_count, item_count;
+    int width, k;
+    const int64_t* exclude;
+    const int64_t* exclude_offsets;
+    int64_t exclude_count;
+    int parts;
+    float* scores;
+    int64_t* ids;
+    void* scratch;
+};
+
+int parts_for(const CosineTopKPanelsTask& task, int multiprocessors);
+size_t cosine_top_k_panels_scratch(const CosineTopKPanelsTask& task);
+const char* cosine_top_k_panels(const CosineTopKPanelsTask& task, void* stream);
+
+// The same from a catalogue in int8, as compress_rec/int8_items.py describes it. Without the vectors that were quantised, scores are those
+// of scale * codes; with them they are the products of the vectors in double, rounded once, and the codes are not read.
 struct CosineTopKInt8Task {
     const float* queries;  // (query_count, width)
     const int8_t* panels;  // (ceil(item_count / 16), ceil(width / 8), 2, 16, 4)
     const float* scales;   // (item_count,); NaN: the item is removed
     const float* residuals;
+    const float* items;    // (item_count, width) unit vectors, or null
     int64_t query_count, item_count;
     int width, k;
     const int64_t* exclude;

@@ -3,6 +3,7 @@
 //
 // A query becomes an integer of 24 bits a number, in three digits of 8 bits: the dot products are exact integers, and a score is that of
 // the query as it came, but for half a step a number, which the bound that goes with the score holds.
+#include "exact.h"
 #include "top_k_parts.h"
 
 namespace compress_rec::cuda {
@@ -120,6 +121,10 @@ bounds_kernel(const int64_t* ids, const float* residuals, const Digits* digits, 
               float* bounds) {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
     if (i >= query_count * k) return;
+    if (digits == nullptr) {  // of the vectors themselves nothing is lost
+        bounds[i] = kRoundingOfUnits;
+        return;
+    }
     // half a step a number, against an item of length 1
     const double off = 0.5 * step_of(digits + i / k * places(groups), groups) * sqrt(static_cast<double>(width));
     bounds[i] = (ids[i] < 0 ? 0.0f : residuals[ids[i]]) + kRoundingOfUnits + static_cast<float>(1.001 * off);
@@ -128,6 +133,13 @@ bounds_kernel(const int64_t* ids, const float* residuals, const Digits* digits, 
 int groups_of(int width) { return (width + 7) / 8 * 2; }
 
 int64_t floats_a_query(int width) { return int64_t{4} * places(groups_of(width)); }
+
+cudaError_t write_bounds(const CosineTopKInt8Task& task, const Digits* digits, cudaStream_t stream) {
+    const int64_t blocks = (task.query_count * task.k + kThreads - 1) / kThreads;
+    COMPRESS_REC_LAUNCH(bounds_kernel, static_cast<unsigned>(blocks), kThreads, 0, stream, task.ids, task.residuals, digits,
+                        groups_of(task.width), task.width, task.query_count, task.k, task.bounds);
+    return cudaGetLastError();
+}
 
 int int8_scan_bytes(int queries, int groups, int k) {
     return shared_bytes<Digits>(queries * places(groups)) + Selection::bytes(queries, k);
@@ -155,12 +167,19 @@ int parts_for(const CosineTopKInt8Task& task, int multiprocessors) {
 }
 
 size_t cosine_top_k_int8_scratch(const CosineTopKInt8Task& task) {
+    if (task.items) return exact_scratch(task);
     return Scratch(nullptr, task.query_count, floats_a_query(task.width), task.k, task.parts).bytes;
 }
 
 const char* cosine_top_k_int8(const CosineTopKInt8Task& task, void* on_stream) {
     const auto stream = static_cast<cudaStream_t>(on_stream);
     if (task.query_count == 0) return nullptr;
+    if (task.items) {
+        const char* refused = cosine_top_k_exact(task, on_stream);
+        if (refused) return refused;
+        const cudaError_t failed = write_bounds(task, nullptr, stream);
+        return failed ? cudaGetErrorString(failed) : nullptr;
+    }
     const int groups = groups_of(task.width);
     const Scratch scratch(task.scratch, task.query_count, floats_a_query(task.width), task.k, task.parts);
     auto* digits = reinterpret_cast<Digits*>(scratch.unit);
@@ -178,12 +197,7 @@ const char* cosine_top_k_int8(const CosineTopKInt8Task& task, void* on_stream) {
             error = int8_scan<1>(task, scratch, stream);
     }
     if (!error) error = merge(scratch, task.parts, task.query_count, task.k, task.scores, task.ids, stream);
-    if (!error) {
-        const int64_t blocks = (task.query_count * task.k + kThreads - 1) / kThreads;
-        COMPRESS_REC_LAUNCH(bounds_kernel, static_cast<unsigned>(blocks), kThreads, 0, stream, task.ids, task.residuals, digits, groups,
-                            task.width, task.query_count, task.k, task.bounds);
-        error = cudaGetLastError();
-    }
+    if (!error) error = write_bounds(task, digits, stream);
     return error ? cudaGetErrorString(error) : nullptr;
 }
 

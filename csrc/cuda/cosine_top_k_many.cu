@@ -2,8 +2,8 @@
 // catalogue stream past them, 128 items at a time, in pieces that are copied while others are multiplied. Scores never leave registers: a
 // score is compared with the k-th best of its query so far, and the few that pass go to a buffer in global memory, where the cache has it.
 //
-// For catalogues of bfloat16 or float16 and a width that is a multiple of 8. The order of sums is that of the tensor cores, so the last bits
-// differ from those for few queries. Where items have other lengths than 1, their squares are summed from the pieces as they pass.
+// For catalogues of bfloat16 or float16 and a width that is a multiple of 8. The order of sums is that of the tensor cores, so the last
+// bits differ from those for few queries. Where items have other lengths than 1, their squares are summed from the pieces as they pass.
 #include "tensor_cores.h"
 #include "top_k_parts.h"
 

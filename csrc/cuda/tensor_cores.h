@@ -105,7 +105,7 @@ void wait_for_copies() {
 
 #endif
 
-// Where 16 bytes lie in a tile in shared memory whose rows are `chunks` pieces of 16 bytes, a multiple of eight: pieces change places within
+// Where 16 bytes lie in a tile in shared memory whose rows are `chunks` times 16 bytes, a multiple of eight. They change places within
 // their eight by the row, so that the eight rows of a matrix lie in different banks.
 __device__ inline int swizzled(int row, int chunk, int chunks) { return (row * chunks + (chunk ^ (row & 7))) * 16; }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cosine_top_k.h"
+#include "rows.h"
 #include "selection.h"
 
 namespace compress_rec::cuda {
@@ -61,10 +62,6 @@ __device__ inline double length_of(const float* row, int width, int lane) {
 
 constexpr float kLeastSquare = 1e-30f, kMostSquare = 1e30f;  // between them a sum of squares in float32 is as good as any
 
-__device__ inline float number(float value) { return value; }
-__device__ inline float number(__nv_bfloat16 value) { return __bfloat162float(value); }
-__device__ inline float number(__half value) { return __half2float(value); }
-
 // The cosine of one row and one query in double, for rows too long or too short for float32. NaN where the row is not finite. By a warp.
 template <class Item, class Query>
 __device__ float careful_cosine(const Item* row, const Query* query, int width, int lane) {
@@ -77,6 +74,25 @@ __device__ float careful_cosine(const Item* row, const Query* query, int width, 
     squares = warp_sum(squares);
     product = warp_sum(product);
     return squares == 0 ? 0.0f : static_cast<float>(product / sqrt(squares));
+}
+
+// Unit queries and zeros behind them, rounded to the catalogue's type where that is half precision. A warp each.
+static __global__ void __launch_bounds__(kThreads)
+unit_kernel(const float* queries, int64_t query_count, int width, int padded_width, ItemType type, float* unit, int* bad) {
+    const int lane = threadIdx.x % kLanes;
+    const int64_t query = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kLanes;
+    if (blockIdx.x == 0 && threadIdx.x == 0) bad[0] = 0;
+    if (query >= query_count) return;
+    const double length = length_of(queries + query * width, width, lane);
+    const bool finite = length == length;
+    const double by = finite && length > 0 ? length : 1.0;
+    for (int j = lane; j < padded_width; j += kLanes) {
+        float value = finite && j < width ? static_cast<float>(queries[query * width + j] / by) : 0.0f;
+        if (type == ItemType::bfloat16) value = __bfloat162float(__float2bfloat16_rn(value));
+        if (type == ItemType::float16) value = __half2float(__float2half_rn(value));
+        unit[query * padded_width + j] = value;
+    }
+    if (lane == 0) bad[1 + query] = !finite;
 }
 
 // Writes a part's best of `count` queries from a block's selection to where the merge reads them.
@@ -112,6 +128,13 @@ merge_kernel(const Key* kept, const int* bad, int parts, int64_t query_count, in
         scores[query * k + i] = failed ? NAN : key ? score_of(key) : -INFINITY;
         ids[query * k + i] = failed || !key ? -1 : id_of(key);
     }
+}
+
+inline cudaError_t make_unit(const float* queries, int64_t query_count, int width, ItemType type, const Scratch& scratch,
+                             cudaStream_t stream) {
+    COMPRESS_REC_LAUNCH(unit_kernel, static_cast<unsigned>((query_count + kWarps - 1) / kWarps), kThreads, 0, stream, queries, query_count,
+                        width, static_cast<int>(padded(width)), type, scratch.unit, scratch.bad);
+    return cudaGetLastError();
 }
 
 inline cudaError_t merge(const Scratch& scratch, int parts, int64_t query_count, int k, float* scores, int64_t* ids, cudaStream_t stream) {

@@ -39,7 +39,8 @@ using Named = std::pair<const char*, const torch::stable::Tensor*>;
 inline void check_devices(const char* op, std::initializer_list<Named> tensors) {
     const torch::stable::Tensor& first = *tensors.begin()->second;
     const auto place = [](const torch::stable::Tensor& tensor) {
-        return tensor.is_cuda() ? "cuda:" + std::to_string(tensor.get_device_index()) : std::string(tensor.is_cpu() ? "cpu" : "another device");
+        if (tensor.is_cuda()) return "cuda:" + std::to_string(tensor.get_device_index());
+        return std::string(tensor.is_cpu() ? "cpu" : "another device");
     };
     for (const Named& named : tensors) {
         if (named.second == nullptr || place(*named.second) == place(first)) continue;

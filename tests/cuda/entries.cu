@@ -1,7 +1,9 @@
 // The launchers as plain functions, for tests in Python: the same file for the emulation and for nvcc.
 #include "cosine_top_k.cu"
+#include "cosine_top_k_exact.cu"
 #include "cosine_top_k_int8.cu"
 #include "cosine_top_k_many.cu"
+#include "cosine_top_k_panels.cu"
 #include "low_rank_feed_forward.cu"
 #include "low_rank_linear.cu"
 
@@ -46,16 +48,19 @@ static CosineTopKInt8Task int8_task(int64_t queries, int64_t width, int64_t k, i
     return task;
 }
 
-ENTRY uint64_t cosine_top_k_int8_entry_scratch(int64_t queries, int64_t width, int64_t k, int64_t parts) {
-    return cosine_top_k_int8_scratch(int8_task(queries, width, k, parts));
+ENTRY uint64_t cosine_top_k_int8_entry_scratch(int64_t queries, int64_t width, int64_t k, int64_t parts, const float* items) {
+    CosineTopKInt8Task task = int8_task(queries, width, k, parts);
+    task.items = items;
+    return cosine_top_k_int8_scratch(task);
 }
 
 ENTRY const char* cosine_top_k_int8_entry(const float* queries, int64_t query_count, const int8_t* panels, const float* scales,
-                                          const float* residuals, int64_t item_count, int64_t width, int64_t k, const int64_t* exclude,
-                                          const int64_t* offsets, int64_t exclude_count, int64_t parts, float* scores, int64_t* ids,
-                                          float* bounds, void* scratch) {
+                                          const float* residuals, const float* items, int64_t item_count, int64_t width, int64_t k,
+                                          const int64_t* exclude, const int64_t* offsets, int64_t exclude_count, int64_t parts,
+                                          float* scores, int64_t* ids, float* bounds, void* scratch) {
     CosineTopKInt8Task task = int8_task(query_count, width, k, parts);
     task.queries = queries, task.panels = panels, task.scales = scales, task.residuals = residuals, task.item_count = item_count;
+    task.items = items;
     task.exclude = exclude, task.exclude_offsets = offsets, task.exclude_count = exclude_count;
     task.scores = scores, task.ids = ids, task.bounds = bounds, task.scratch = scratch;
     return cosine_top_k_int8(task, nullptr);
@@ -83,4 +88,24 @@ ENTRY const char* low_rank_feed_forward_entry(int64_t type, const void* x, const
     task.inputs = static_cast<int>(inputs), task.rank = static_cast<int>(rank), task.hidden = static_cast<int>(hidden);
     task.rank_out = static_cast<int>(rank_out), task.outputs = static_cast<int>(outputs);
     return low_rank_feed_forward(task, nullptr);
+}
+
+static CosineTopKPanelsTask panels_task(int64_t queries, int64_t width, int64_t k, int64_t parts) {
+    CosineTopKPanelsTask task{};
+    task.query_count = queries, task.width = static_cast<int>(width), task.k = static_cast<int>(k), task.parts = static_cast<int>(parts);
+    return task;
+}
+
+ENTRY uint64_t cosine_top_k_panels_entry_scratch(int64_t queries, int64_t width, int64_t k, int64_t parts) {
+    return cosine_top_k_panels_scratch(panels_task(queries, width, k, parts));
+}
+
+ENTRY const char* cosine_top_k_panels_entry(const float* queries, int64_t query_count, const float* panels, int64_t item_count,
+                                            int64_t width, int64_t k, const int64_t* exclude, const int64_t* offsets,
+                                            int64_t exclude_count, int64_t parts, float* scores, int64_t* ids, void* scratch) {
+    CosineTopKPanelsTask task = panels_task(query_count, width, k, parts);
+    task.queries = queries, task.panels = panels, task.item_count = item_count;
+    task.exclude = exclude, task.exclude_offsets = offsets, task.exclude_count = exclude_count;
+    task.scores = scores, task.ids = ids, task.scratch = scratch;
+    return cosine_top_k_panels(task, nullptr);
 }

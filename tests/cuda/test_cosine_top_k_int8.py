@@ -16,7 +16,13 @@ from tests.ops.test_contract import assert_ranking
 from tests.ops.tried import rand
 
 NAME = "cosine_top_k_int8"
-ALL = {name for name in OWED[NAME].cases if name != "many queries"}  # of which a slice is tried below
+# a case, and whether the vectors are searched; the largest cases are left out
+CASES = [
+    (case, exact)
+    for case, make in OWED[NAME].cases.items()
+    for exact in (False, True)
+    if not (exact and make()[5] is None) and (case, exact) not in (("many queries", False), ("many queries", True), ("one query", True))
+]
 
 
 def search(
@@ -26,7 +32,7 @@ def search(
     _sums: Tensor,
     scales: Tensor,
     residuals: Tensor,
-    _items: None,
+    items: Tensor | None,
     k: int,
     exclude: Tensor | None = None,
     offsets: Tensor | None = None,
@@ -35,7 +41,8 @@ def search(
 ) -> tuple[Tensor, ...]:
     """Return scores, ids and bounds as the op does, from the launcher itself."""
     count, width = queries.shape
-    needed = device.number("cosine_top_k_int8_entry_scratch", count, width, k, parts)
+    vectors = None if items is None else device.put("items", items)
+    needed = device.number("cosine_top_k_int8_entry_scratch", count, width, k, parts, vectors)
     scratch = device.empty("scratch", (needed,), torch.uint8, scratch=True)
     scores, ids, bounds = (
         device.empty(n, (count, k), t) for n, t in (("scores", torch.float32), ("ids", torch.int64), ("bounds", torch.float32))
@@ -47,7 +54,7 @@ def search(
 
     def work() -> None:
         device.call(
-            *("cosine_top_k_int8_entry", given[0], count, *given[1:], len(scales), width, k),
+            *("cosine_top_k_int8_entry", given[0], count, *given[1:], vectors, len(scales), width, k),
             *(*excluded, parts, scores, ids, bounds, scratch),
         )
 
@@ -55,20 +62,26 @@ def search(
     return scores.tensor().clone(), ids.tensor().clone(), bounds.tensor().clone()
 
 
-@pytest.mark.parametrize("case", sorted(ALL))
-def test_close_to_a_float64_run(device: Emulated, case: str) -> None:
-    queries, panels, sums, scales, residuals, _items, k, *exclude = OWED[NAME].cases[case]()
-    arguments = (queries, panels, sums, scales, residuals, None, k, *exclude)
-    assert_ranking(search(device, *arguments), op.find(NAME).reference(*arguments), OWED[NAME].precise(*arguments), k)
+@pytest.mark.parametrize(("case", "exact"), CASES)
+def test_close_to_a_float64_run(device: Emulated, case: str, exact: bool) -> None:
+    """From the codes alone, and from the vectors beside them, whose scores are those of float64, rounded once."""
+    queries, panels, sums, scales, residuals, items, k, *exclude = OWED[NAME].cases[case]()
+    arguments = (queries, panels, sums, scales, residuals, items if exact else None, k, *exclude)
+    result, reference = search(device, *arguments), op.find(NAME).reference(*arguments)
+    assert_ranking(result, reference, OWED[NAME].precise(*arguments), k)
+    if exact:
+        assert all(torch.equal(one, two) for one, two in zip(result, reference, strict=True))
 
 
 @pytest.mark.parametrize("queries", [1, 4, 9])
-def test_neither_order_nor_parts_nor_batch_show(device: Emulated, queries: int) -> None:
-    catalogue = quantized(torch.nn.functional.normalize(rand(700, 44, seed=1)))
-    asked = rand(queries, 44)
-    whole = search(device, asked, *catalogue, None, 5, parts=1)
-    in_parts = search(device, asked, *catalogue, None, 5, parts=3, in_every_order=True)
-    alone = search(device, asked[:1], *catalogue, None, 5)
+@pytest.mark.parametrize("exact", [False, True])
+def test_neither_order_nor_parts_nor_batch_show(device: Emulated, queries: int, exact: bool) -> None:
+    unit = torch.nn.functional.normalize(rand(700, 42, seed=1))
+    catalogue, vectors = quantized(unit), unit if exact else None
+    asked = rand(queries, 42)
+    whole = search(device, asked, *catalogue, vectors, 5, parts=1)
+    in_parts = search(device, asked, *catalogue, vectors, 5, parts=3, in_every_order=True)
+    alone = search(device, asked[:1], *catalogue, vectors, 5)
     assert all(torch.equal(one, two) for one, two in zip(whole, in_parts, strict=True))
     assert all(torch.equal(one[:1], two) for one, two in zip(whole, alone, strict=True))
 

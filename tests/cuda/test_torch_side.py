@@ -22,7 +22,7 @@ from tests.ops.owed import OWED
 from tests.ops.test_contract import assert_ranking, floor, outputs, worst
 from tests.ops.tried import rand, strided
 
-NAMES = ("cosine_top_k", "cosine_top_k_int8", "low_rank_feed_forward", "low_rank_linear")
+NAMES = ("low_rank_feed_forward", "low_rank_linear", "cosine_top_k", "cosine_top_k_int8", "cosine_top_k_panels")
 _LIBRARY = torch.library.Library("compress_rec_emulated", "FRAGMENT")
 
 
@@ -69,14 +69,20 @@ def test_searches_of_half_precision(called: Callable[..., Any], queries: int, ki
 @pytest.mark.parametrize("case", ["plain", "codes alone", "zero rows", "strided", "removed", "excluding"])
 def test_int8_searches_are_those_of_the_contract(called: Callable[..., Any], case: str) -> None:
     name, owed = "cosine_top_k_int8", OWED["cosine_top_k_int8"]
-    *catalogue, _items, k = (arguments := owed.cases[case]())[:7]
-    arguments = (*catalogue, None, k, *arguments[7:])
-    result = called(name, *arguments)
-    assert_ranking(result, op.find(name).reference(*arguments), owed.precise(*arguments), k)
-    assert (result[2] >= op.find(name).reference(*arguments)[2]).all()
+    arguments = owed.cases[case]()
+    result, reference = called(name, *arguments), op.find(name).reference(*arguments)
+    assert_ranking(result, reference, owed.precise(*arguments), arguments[6])
+    assert (result[2] >= reference[2]).all()
 
 
-@pytest.mark.parametrize(("name", "case"), [(name, case) for name in NAMES[2:] for case in OWED[name].cases])
+@pytest.mark.parametrize("case", ["plain", "one item", "zero rows", "strided", "removed", "excluding"])
+def test_searches_of_panels_are_those_of_the_contract(called: Callable[..., Any], case: str) -> None:
+    name, owed = "cosine_top_k_panels", OWED["cosine_top_k_panels"]
+    arguments = owed.cases[case]()
+    assert_ranking(called(name, *arguments), op.find(name).reference(*arguments), owed.precise(*arguments), arguments[3])
+
+
+@pytest.mark.parametrize(("name", "case"), [(name, case) for name in NAMES[:2] for case in OWED[name].cases])
 def test_layers_are_those_of_the_contract(called: Callable[..., Any], name: str, case: str) -> None:
     arguments = tuple(None if value is None else value.detach() for value in OWED[name].cases[case]())
     reference, exact = op.find(name).reference(*arguments), OWED[name].precise(*arguments)
@@ -115,21 +121,15 @@ SEEN = [(name, fault) for name in NAMES for fault in OWED[name].refusals if faul
 @pytest.mark.parametrize(("name", "fault"), SEEN)
 def test_refusals_word_for_word(called: Callable[..., Any], name: str, fault: str) -> None:
     """In the reference's own words."""
-    make, sentence = OWED[name].refusals[fault]
-    arguments = list(make())
-    if name == "cosine_top_k_int8":
-        arguments[5] = None  # the vectors, which are refused whatever they are
+    arguments, sentence = OWED[name].refusals[fault]
     with pytest.raises(Exception, match=f"{name}: ") as refused:
-        called(name, *arguments)
+        called(name, *arguments())
     assert sentence in str(refused.value)
 
 
 def test_what_only_a_device_refuses(called: Callable[..., Any]) -> None:
     with pytest.raises(Exception, match="cosine_top_k: k must be at most 1024 on a CUDA device, but 1025 came; ask for fewer"):
         called("cosine_top_k", rand(1, 4), rand(1025, 4), 1025)
-    arguments = OWED["cosine_top_k_int8"].cases["plain"]()
-    with pytest.raises(Exception, match="cosine_top_k_int8: items must be None on a CUDA device, where nothing is rescored, but float32"):
-        called("cosine_top_k_int8", *arguments)
     with pytest.raises(Exception, match="the CUDA kernel was not launched: a query this wide does not fit"):
         called("cosine_top_k", rand(1, 50000), rand(2, 50000), 1)
 
