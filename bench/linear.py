@@ -23,15 +23,17 @@ from compress_rec.ops.int8_linear import quantize_per_channel
 
 PARTS = {(384, 384): "query", (384, 1536): "up", (1536, 384): "down"}  # of MiniLM's fourth layer, by (inputs, outputs)
 LAYER = 3
+MOST_TOKENS, SAMPLE = 512, 512  # that are measured; that int8 layers are calibrated by
 
 
 @dataclass(frozen=True)
 class Work:
-    """Inputs (tokens, inputs), weight (outputs, inputs) and bias (outputs,), all float32."""
+    """Inputs (tokens, inputs), weight (outputs, inputs) and bias (outputs,), all float32; perhaps other rows to calibrate by."""
 
     x: Tensor
     weight: Tensor
     bias: Tensor
+    sample: Tensor | None = None
 
     @property
     def exact(self) -> Tensor:
@@ -63,7 +65,7 @@ def minilm(inputs: int, outputs: int, tokens: int) -> Work:
     if (inputs, outputs) not in PARTS:
         raise real.NotThere(f"all-MiniLM-L6-v2 has no layer {inputs} → {outputs}")
     x, weight, bias = _minilm_layer(PARTS[inputs, outputs])
-    return Work(x[:tokens].contiguous(), weight, bias)
+    return Work(x[:tokens].contiguous(), weight, bias, x[-SAMPLE:])
 
 
 @cache
@@ -79,10 +81,13 @@ def _minilm_layer(part: str) -> tuple[Tensor, Tensor, Tensor]:
     hook = form.register_forward_hook(lambda _module, given, _result: seen.append(given[0].detach().reshape(-1, given[0].shape[-1])))
     try:
         # one text a batch, so that no padding is among the tokens
-        tower.encode(real.texts()["queries"][:24], role.head, role.length, batch=1)
+        tower.encode(real.texts()["queries"][:64], role.head, role.length, batch=1)
     finally:
         hook.remove()
-    return torch.cat(seen), form.weight.detach().float(), form.bias.detach().float()
+    tokens = torch.cat(seen)
+    if len(tokens) < MOST_TOKENS + SAMPLE:
+        raise AssertionError(f"{len(tokens)} tokens are not enough to measure and calibrate on different ones")
+    return tokens, form.weight.detach().float(), form.bias.detach().float()
 
 
 def factors(work: Work, rank: int) -> tuple[Tensor, Tensor]:
@@ -117,7 +122,8 @@ def low_rank_case(inputs: int, outputs: int, rank: int, tokens: int) -> Case:
 def int8_case(inputs: int, outputs: int, tokens: int, kind: str) -> Case:
     """``Int8Linear`` against onnxruntime's and torch's dynamic int8 layers and the dense one; each one's error stands beside it.
 
-    onnxruntime writes into memory it was given, which spares it what ours takes to make a result; beside it, the same making its own.
+    On real layers ours is calibrated, by rows that are not measured. onnxruntime writes into memory it was given, which spares it what ours
+    takes to make a result; beside it, the same making its own.
     """
     work = minilm(inputs, outputs, tokens) if kind == "minilm" else gaussian(inputs, outputs, tokens)
     skipped: dict[str, str] = {}
@@ -127,7 +133,7 @@ def int8_case(inputs: int, outputs: int, tokens: int, kind: str) -> Case:
         sides[name] = Side(call, role, limit, notes={"error": work.error(call())})
 
     with torch.inference_mode():
-        add("compress_rec", partial(Int8Linear.from_linear(work.layer()), work.x), "ours", "maddubs_pairs")
+        add("compress_rec", partial(Int8Linear.from_linear(work.layer(), work.sample), work.x), "ours", "maddubs_fours")
         for bits in (8, 7):
             try:
                 add(f"onnxruntime {bits} bits", dynamic_quantize_matmul(work.x, work.weight, work.bias, bits), "peer")
