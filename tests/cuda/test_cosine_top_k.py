@@ -55,20 +55,19 @@ def test_close_to_a_float64_run(device: Emulated, case: str) -> None:
     assert_ranking(result, reference, OWED["cosine_top_k"].precise(*arguments), arguments[2])
 
 
-@pytest.mark.parametrize("guarded_before", [False, True])
 @pytest.mark.parametrize("queries", [1, 3, 9])
-@pytest.mark.parametrize("width", [40, 37])
+@pytest.mark.parametrize(("width", "guarded_before"), [(40, False), (37, True)])
 def test_neither_order_nor_parts_nor_batch_show(device: Emulated, width: int, queries: int, guarded_before: bool) -> None:
     """The same bits in every order of threads, however many parts there are, and whatever else is in the batch."""
     device.guarded_before = guarded_before
-    asked, items = rand(queries, width), rand(600, width, seed=1)
-    result = search(device, asked, items, 7, *ragged([[3, 5, 599]] * queries), parts=3, in_every_order=True)
-    assert_ranking(result, reference(asked, items, 7, *ragged([[3, 5, 599]] * queries)), exact(asked, items, [3, 5, 599]), 7)
-    whole = search(device, asked, items, 7, *ragged([[3, 5, 599]] * queries), parts=1)
+    asked, items = rand(queries, width), rand(400, width, seed=1)
+    result = search(device, asked, items, 7, *ragged([[3, 5, 399]] * queries), parts=3, in_every_order=True)
+    assert_ranking(result, reference(asked, items, 7, *ragged([[3, 5, 399]] * queries)), exact(asked, items, [3, 5, 399]), 7)
+    whole = search(device, asked, items, 7, *ragged([[3, 5, 399]] * queries), parts=1)
     assert all(torch.equal(one, two) for one, two in zip(result, whole, strict=True))
-    turned = search(device, asked.flip(0), items, 7, *ragged([[3, 5, 599]] * queries), parts=2)
+    turned = search(device, asked.flip(0), items, 7, *ragged([[3, 5, 399]] * queries), parts=2)
     assert all(torch.equal(one.flip(0), two) for one, two in zip(result, turned, strict=True))
-    alone = search(device, asked[:1], items, 7, *ragged([[3, 5, 599]]))
+    alone = search(device, asked[:1], items, 7, *ragged([[3, 5, 399]]))
     assert all(torch.equal(one[:1], two) for one, two in zip(result, alone, strict=True))
 
 
@@ -104,7 +103,7 @@ def test_catalogues_in_half_precision(device: Emulated, kind: torch.dtype, queri
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
     ("queries", "count", "width", "k"),
-    [(17, 300, 64, 10), (130, 700, 24, 5), (70, 260, 512, 3), (33, 500, 72, 200), (17, 130, 8, 130), (20, 1100, 8, 1024)],
+    [(17, 300, 64, 10), (130, 400, 24, 5), (70, 260, 512, 3), (33, 500, 72, 200), (17, 130, 8, 130), (20, 1100, 8, 1024)],
 )
 @pytest.mark.parametrize("normalised", [True, False])
 def test_many_queries_on_the_tensor_cores(

@@ -76,7 +76,7 @@ def test_close_to_a_float64_run(device: Emulated, case: str, exact: bool) -> Non
 @pytest.mark.parametrize("queries", [1, 4, 9])
 @pytest.mark.parametrize("exact", [False, True])
 def test_neither_order_nor_parts_nor_batch_show(device: Emulated, queries: int, exact: bool) -> None:
-    unit = torch.nn.functional.normalize(rand(700, 42, seed=1))
+    unit = torch.nn.functional.normalize(rand(400, 42, seed=1))
     catalogue, vectors = quantized(unit), unit if exact else None
     asked = rand(queries, 42)
     whole = search(device, asked, *catalogue, vectors, 5, parts=1)

@@ -54,7 +54,7 @@ def test_close_to_a_float64_run(device: Emulated, case: str) -> None:
 
 @pytest.mark.parametrize("queries", [1, 4, 9])
 def test_neither_order_nor_parts_nor_batch_show(device: Emulated, queries: int) -> None:
-    asked, (panels, count) = rand(queries, 42), unit_panels(700, 42, (3, 699))
+    asked, (panels, count) = rand(queries, 42), unit_panels(400, 42, (3, 399))
     left_out = ragged([[5, 6, 7]] * queries)
     whole = search(device, asked, panels, count, 6, *left_out, parts=1)
     in_parts = search(device, asked, panels, count, 6, *left_out, parts=3, in_every_order=True)
