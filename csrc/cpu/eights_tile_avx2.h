@@ -47,8 +47,8 @@ inline __attribute__((always_inline)) void eights_group(const uint8_t* row, cons
 }
 
 // totals[r][c] (+)= row r of the block · column c over `steps` steps, 32-byte aligned; added to what is there where MORE. One line in four
-// of what lies at `ahead`, where the next panel's weights are, is fetched into the cache meanwhile; for one row, which is done before
-// weights have come, all of them and to where they are read from.
+// of what lies at `ahead`, where the next panel's weights are, is fetched into the second-level cache meanwhile. One row alone waits for its
+// weights, so all of their lines are fetched, and into the first.
 template <int ROWS, bool MORE>
 inline __attribute__((always_inline)) void eights_tile(const uint8_t* rows, const int8_t* panel, int64_t steps, const int8_t* ahead,
                                                        int32_t (*totals)[kEightsColumns]) {
