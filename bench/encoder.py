@@ -121,8 +121,8 @@ class Encoders:
         served = {name: variant.compile() for name, variant in self.variants.items()}
         sides: dict[str, Side] = {}
         for name, variant in served.items():
-            limit: Any = "ours" if name == "fp32" else "lossy ours"
-            sides[name] = Side(lambda variant=variant: [variant.encode([text]) for text in chosen], limit)
+            rank: Any = "ours" if name == "fp32" else "lossy ours"
+            sides[name] = Side(lambda variant=variant: [variant.encode([text]) for text in chosen], rank)
         sides["tokenizer"] = Side(lambda: [tokens.ids([text], role.length) for text in chosen], "beside")
         sides["torch modules"] = Side(lambda: [self.variant.encode([text]) for text in chosen], "peer")
         lengths = [len(one) for one in tokens.ids(chosen, role.length)]

@@ -152,7 +152,7 @@ def _onnxruntime(folder: Path, work: Path) -> dict[str, Peer]:
     made = {}
     for name, file in (("plain", plain), ("fused", fused)):
         small = work / f"{name}-int8.onnx"
-        # reduced range, 7 bits: without VNNI the products of full bytes saturate, and its results are much further off
+        # full range: in a reduced one its products could not saturate without VNNI, but its vectors are further off on the whole
         quantize_dynamic(
             file, small, per_channel=True, reduce_range=False, weight_type=QuantType.QInt8, extra_options={"DefaultTensorType": 1}
         )

@@ -30,7 +30,8 @@ def _batches(rows: Sequence[Row]) -> str:
             cells.append(f"{_ms(row['medians'][name])}, **× {standing['ratio']:.2f}**{share}")
         cells.append(f"{ours['int8']['ratios'].get('CTranslate2 int8', float('nan')):.2f}")
         cells.append(f"{_ms(row['medians'][CHAIN])}, × {row['medians']['int8'] / row['medians'][CHAIN]:.2f}")
-        cells.append(f"{ours[CHAIN]['ratio']:.2f}, {ours[CHAIN]['ratios']['torch']:.1f}")
+        torch = row["medians"].get("torch", row["left_out"].get("torch", float("nan")))
+        cells.append(f"{ours[CHAIN]['ratio']:.2f}, {torch / row['medians'][CHAIN]:.1f}")
         body.append(cells)
     head = ["texts × tokens", "tokens", "best float peer, ms", "best int8 peer, ms", "ours fp32: ms, × over the float peer"]
     head += ["ours int8: ms, × over the best peer", "int8 over CTranslate2 int8", "half rank, int8: ms, × over our int8"]

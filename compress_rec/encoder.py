@@ -128,7 +128,8 @@ class Layer(nn.Module):
         self.output_norm = _norm(tensors, f"layers.{number}.output_norm", config)
         self.dropout = 0.0
         inner = self.shape.heads * self.shape.head_width
-        wanted = {"query": (inner, config.width), "output": (config.width, inner), "up": (self.shape.neurons, config.width)}
+        wanted = dict.fromkeys(("query", "key", "value"), (inner, config.width))
+        wanted |= {"output": (config.width, inner), "up": (self.shape.neurons, config.width), "down": (config.width, self.shape.neurons)}
         for part, size in wanted.items():
             if getattr(self, part).shape != size:
                 raise CompressRecError(

@@ -31,7 +31,7 @@ def chains(form: Form) -> Iterator[ChainForm]:
 
 def notes(towers: Towers) -> tuple[str, ...]:
     """Return in a few words each what keeps a variant's time from following its size."""
-    told = [tower.backend.removeprefix("torch: ") for tower in towers.towers.values() if tower.backend.startswith("torch: ")]
+    told = list(dict.fromkeys(tower.uncompiled for tower in towers.towers.values() if tower.uncompiled is not None))
     found = [end for tower in towers.towers.values() for _, form in tower.encoder.forms() for end in ends(form)]
     factored = [chain for tower in towers.towers.values() for _, form in tower.encoder.forms() for chain in chains(form)]
     dear = sum(chain.operations() > chain.shape[0] * chain.shape[1] for chain in factored)

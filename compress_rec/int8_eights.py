@@ -72,12 +72,12 @@ def quantize_by_eights(weight: Tensor) -> tuple[Tensor, Tensor]:
         raise refuse("quantize_by_eights", "weight", "finite", "nan or inf", "repair the weights first")
     if not values.numel():
         return values.to(torch.int8), values.new_ones(len(values))
-    scales = torch.maximum(values.abs().amax(1) / 127, _largest_eight(values) / MOST)
+    scales = torch.maximum(values.abs().amax(1) / 127, _largest_eight(values / MOST))
     # a scale so small that dividing by it overflows stands for a weight that is zero for every purpose
     scales = torch.where(scales < torch.finfo(torch.float32).tiny, 1.0, scales)
     while True:
         codes = torch.round(values / scales[:, None]).clamp_(-127, 127)
-        over = _largest_eight(codes) / MOST
+        over = _largest_eight(codes) / MOST  # whole numbers, so that the comparison is exact
         if not bool((over > 1).any()):
             return codes.to(torch.int8), scales
         # rounding took some over the edge, by a code or two; 1 in 4096 more at least, so that it ends

@@ -40,15 +40,17 @@ def check(ids: Tensor, offsets: Tensor, vocabulary: int, positions: int) -> tupl
         raise CompressRecError("encode_ids: offsets must hold at least a 0, but none came; give where each text begins")
     if places[0]:
         raise CompressRecError(f"encode_ids: offsets must begin with 0, but {places[0]} came; give where each text begins")
+    falling = np.flatnonzero(places[1:] < places[:-1])  # before any difference is taken, which might overflow
+    if len(falling):
+        text = int(falling[0])
+        raise CompressRecError(
+            f"encode_ids: offsets must ascend, but {places[text + 1]} came behind {places[text]}; "
+            "give where each text begins, and the end of the last"
+        )
     lengths = np.diff(places)
-    wrong: Any = np.flatnonzero((lengths <= 0) | ((lengths > positions) & bool(positions)))
+    wrong: Any = np.flatnonzero((lengths == 0) | ((lengths > positions) & bool(positions)))
     if len(wrong):
         text, length = int(wrong[0]), int(lengths[wrong[0]])
-        if length < 0:
-            raise CompressRecError(
-                f"encode_ids: offsets must ascend, but {places[text + 1]} came behind {places[text]}; "
-                "give where each text begins, and the end of the last"
-            )
         if length == 0:
             raise CompressRecError(
                 f"encode_ids: text {text} must have a token, but it is empty; the tokenizer writes two for an empty text"

@@ -26,6 +26,7 @@ from compress_rec.weights import ChainForm, DenseForm, DiagonalForm, Form, Int8F
 
 PANEL = 16
 POOLED = -1
+STORED = (torch.float32, torch.int8, torch.int32)
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -44,7 +45,7 @@ class CannotCompile(CompressRecError):
 
 
 class Runtime:
-    """Runs one tower as it was when this was made; later changes of its tensors are not seen.
+    """Runs one tower as it was when this was made; later changes of its tensors are not seen. ``Tower`` asks it, and checks before.
 
     Raises ``CannotCompile`` where no compiled kernel is at hand, or the tower holds something that the runtime has no code for.
     """
@@ -56,8 +57,13 @@ class Runtime:
         self._numbers = {name: number for number, name in enumerate(tower.heads)}
         self._dimensions = {name: tower.dimensions(name) for name in tower.heads}
         self._width = tower.encoder.config.width
-        with torch.inference_mode():
-            self._encoder = extension.Encoder(_Description(tower).told)
+        if tower.device.type != "cpu":
+            raise CannotCompile(f"the compiled encoder runs on the CPU, and this tower lies on {tower.device}")
+        try:
+            with torch.inference_mode():
+                self._encoder = extension.Encoder(_Description(tower).told)
+        except ValueError as refusal:
+            raise CannotCompile(str(refusal)) from None
 
     @property
     def serves(self) -> bool:
@@ -159,15 +165,17 @@ class _Description:
         order = None
         if heads is not None:
             number, width = heads
+            if outputs != number * width:
+                raise CannotCompile(f"the compiled encoder wants a weight of {number * width} outputs, where one of {outputs} stands")
             # the place behind the last stands for an output of zeros
             order = F.pad(torch.arange(number * width).view(number, width), (0, -width % PANEL), value=outputs).flatten()
             bias = F.pad(bias, (0, 1))[order]
         chain, diagonal = [], None
-        for part in parts:
+        for position, part in enumerate(parts):
             if isinstance(part, DiagonalForm):
                 diagonal = part.weight.detach() if diagonal is None else diagonal * part.weight.detach()
                 continue
-            chain.append(self._matrix(part, order if part is parts[-1] else None, diagonal))
+            chain.append(self._matrix(part, order if position == len(parts) - 1 else None, diagonal))
             diagonal = None
         if diagonal is not None or not chain:
             raise CannotCompile(f"the compiled encoder cannot run '{place}': it ends in a diagonal")
@@ -195,6 +203,8 @@ class _Description:
 
 def _parts(form: Form, place: str) -> list[Form]:
     """Return the matrices and diagonals that a weight is a product of, the first one first."""
+    if resolve(form) is not form and resolve(form).bias is not None:
+        raise CannotCompile(f"the compiled encoder cannot run '{place}': the weight it shares has a bias of its own")
     form = resolve(form)
     if isinstance(form, DenseForm | Int8Form | SparseForm | DiagonalForm):
         return [form]
@@ -222,4 +232,6 @@ def _activation(name: str) -> str:
 
 
 def _array(tensor: Tensor) -> Array:
-    return np.ascontiguousarray(tensor.detach().cpu().numpy())
+    if tensor.dtype not in STORED:
+        raise CannotCompile(f"the compiled encoder reads float32 and int8, and this tower holds {str(tensor.dtype).removeprefix('torch.')}")
+    return np.ascontiguousarray(tensor.detach().numpy())

@@ -109,9 +109,21 @@ class Tower(nn.Module):
 
     def served_by(self, runtime: Serves | None, reason: str | None = None) -> Tower:
         """Return this tower, tensors shared, with what runs it instead of its modules; or with the reason why nothing does."""
-        made = copy.copy(self)
+        made = copy.copy(self)  # without its runtime
         made._runtime, made._reason = runtime, reason
         return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles are run by the modules: the runtime's memory is no part of them."""
+        state = dict(self.__dict__)
+        if state.pop("_runtime", None) is not None:
+            state["_reason"] = "a copy of a compiled tower is not compiled: compile it again"
+        return state
+
+    @property
+    def uncompiled(self) -> str | None:
+        """Why the modules encode texts although the compiled runtime was asked for; ``None`` where it was not, or serves."""
+        return self._reason
 
     @property
     def backend(self) -> str:
@@ -135,7 +147,7 @@ class Tower(nn.Module):
         """Encode texts that are token ids already, one behind the other: -> (texts, dimensions) float32 on the CPU, unit length.
 
         ids: (tokens,) int64, the special tokens among them; offsets: (texts + 1,) int64, from 0 to the number of ids: text t is
-        ``ids[offsets[t] : offsets[t + 1]]``; batch: texts a forward pass, where modules run them
+        ``ids[offsets[t] : offsets[t + 1]]``; neither may change during the call; batch: texts a forward pass, where modules run them
 
         Errors: another dtype or shape, ids beyond the vocabulary, offsets that do not ascend, a text without a token (of an empty text
         the tokenizer makes two), one longer than the encoder's positions.

@@ -50,8 +50,8 @@ class Variant:
         """Return the variant with every tower run by the compiled encoder: the same vectors up to rounding, sooner.
 
         Its tensors are packed once, as they are now; ``encode`` and ``encode_ids`` then take ragged batches without padding, and a text's
-        vector has the same bits alone and in any batch. A tower that the compiled encoder cannot run is left to torch: ``backend`` says
-        which, and why.
+        vector has the same bits alone and in any batch. A tower that the compiled encoder cannot run, one on another device than the CPU
+        among them, is left to torch: ``backend`` says which, and why. Copies and pickles of a compiled variant are not compiled.
         """
         return replace(self, towers=compiled(self.towers))
 

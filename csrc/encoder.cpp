@@ -89,11 +89,13 @@ void run_chunk(EncoderWork& work, const std::vector<EncoderOutput>& outputs, int
 void check(const Encoder& encoder, const int64_t* ids, int64_t tokens, const int64_t* offsets, int64_t texts) {
     if (offsets[0] != 0) refuse_ids("offsets must begin with 0, but " + std::to_string(offsets[0]) + " came; give where each text begins");
     for (int64_t text = 0; text < texts; ++text) {
-        const int64_t length = offsets[text + 1] - offsets[text];
-        if (length < 0) {
+        if (offsets[text + 1] < offsets[text]) {
             refuse_ids("offsets must ascend, but " + std::to_string(offsets[text + 1]) + " came behind " + std::to_string(offsets[text]) +
                        "; give where each text begins, and the end of the last");
         }
+    }
+    for (int64_t text = 0; text < texts; ++text) {
+        const int64_t length = offsets[text + 1] - offsets[text];  // both lie between 0 and the last
         if (length == 0) {
             refuse_ids("text " + std::to_string(text) + " must have a token, but it is empty; the tokenizer writes two for an empty text");
         }

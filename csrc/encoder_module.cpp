@@ -49,9 +49,11 @@ class BoundEncoder {
         for (const py::handle& layer : told["layers"].cast<py::list>()) to.layers.push_back(layer_of(layer.cast<py::dict>()));
         for (const py::handle& head : told["heads"].cast<py::list>()) {
             std::vector<HeadStage> stages;
+            int64_t inputs = to.width;
             for (const py::handle& stage : head.cast<py::list>()) {
                 const py::dict one = stage.cast<py::dict>();
-                stages.push_back({linear(one["linear"].cast<py::dict>()), activation_of(one["activation"].cast<std::string>())});
+                stages.push_back({linear(one["linear"].cast<py::dict>(), inputs, -1), activation_of(one["activation"].cast<std::string>())});
+                inputs = stages.back().linear.outputs();
             }
             to.heads.push_back(std::move(stages));
         }
@@ -91,9 +93,10 @@ class BoundEncoder {
 
     template <class T>
     static const T* data(const py::array& array, int64_t size, const char* name) {
-        const bool fits = array.dtype().is(py::dtype::of<T>()) && (array.flags() & py::array::c_style) != 0 && (size < 0 || array.size() == size);
+        const bool fits = array.dtype().equal(py::dtype::of<T>()) && (array.flags() & py::array::c_style) != 0 && (size < 0 || array.size() == size);
         if (fits) return static_cast<const T*>(array.data());
-        throw std::invalid_argument(std::string("the compiled encoder wants ") + name + " in order, of the right size and dtype, but " +
+        const std::string wanted = py::str(py::dtype::of<T>()).cast<std::string>() + (size < 0 ? "" : " of size " + std::to_string(size));
+        throw std::invalid_argument(std::string("the compiled encoder wants ") + name + " as " + wanted + ", one number behind the other, but " +
                                     py::str(array.dtype()).cast<std::string>() + " of size " + std::to_string(array.size()) + " came");
     }
 
@@ -128,9 +131,22 @@ class BoundEncoder {
         return to;
     }
 
-    Linear linear(const py::dict& told) {
+    // A weight that reads `inputs` numbers and gives `outputs`, or any number of them where that is negative.
+    Linear linear(const py::dict& told, int64_t inputs, int64_t outputs) {
         Linear to{};
-        for (const py::handle& one : told["chain"].cast<py::list>()) to.chain.push_back(matrix(one.cast<py::dict>()));
+        for (const py::handle& one : told["chain"].cast<py::list>()) {
+            to.chain.push_back(matrix(one.cast<py::dict>()));
+            const Matrix& last = to.chain.back();
+            if (last.inputs != inputs || last.inputs > kMostInputs) {
+                throw std::invalid_argument("the compiled encoder wants a matrix of " + std::to_string(inputs) + " inputs, at most " +
+                                            std::to_string(kMostInputs) + ", where one of " + std::to_string(last.inputs) + " stands");
+            }
+            inputs = last.outputs;
+        }
+        if (to.chain.empty() || (outputs >= 0 && inputs != outputs)) {
+            throw std::invalid_argument("the compiled encoder wants a weight of " + std::to_string(outputs) + " outputs, where one of " +
+                                        std::to_string(inputs) + " stands");
+        }
         to.bias = numbers<float>(told, "bias", padded(to.outputs()));
         return to;
     }
@@ -138,12 +154,13 @@ class BoundEncoder {
     EncoderLayer layer_of(const py::dict& told) {
         EncoderLayer to{};
         to.heads = told["heads"].cast<int64_t>(), to.head_width = told["head_width"].cast<int64_t>();
-        to.query = linear(told["query"].cast<py::dict>());
-        to.key = linear(told["key"].cast<py::dict>());
-        to.value = linear(told["value"].cast<py::dict>());
-        to.output = linear(told["output"].cast<py::dict>());
-        to.up = linear(told["up"].cast<py::dict>());
-        to.down = linear(told["down"].cast<py::dict>());
+        const int64_t width = encoder_.width, panels = to.heads * padded(to.head_width);
+        to.query = linear(told["query"].cast<py::dict>(), width, panels);
+        to.key = linear(told["key"].cast<py::dict>(), width, panels);
+        to.value = linear(told["value"].cast<py::dict>(), width, panels);
+        to.output = linear(told["output"].cast<py::dict>(), to.heads * to.head_width, width);
+        to.up = linear(told["up"].cast<py::dict>(), width, -1);
+        to.down = linear(told["down"].cast<py::dict>(), to.up.outputs(), width);
         to.attention_norm = norm(told["attention_norm"].cast<py::dict>());
         to.output_norm = norm(told["output_norm"].cast<py::dict>());
         return to;

@@ -29,6 +29,10 @@ REFUSED = {
     "offsets must hold at least a 0, but none came": (whole(1), whole()),
     "offsets must begin with 0, but 1 came": (whole(1, 1), whole(1, 2)),
     "offsets must ascend, but 1 came behind 2": (whole(1, 1), whole(0, 2, 1)),
+    "offsets must ascend, but -9223372036854775808 came behind 9223372036854775807": (
+        whole(2, 5, 3),
+        whole(0, 2**63 - 1, -(2**63), -1, 3),
+    ),
     "text 1 must have a token, but it is empty; the tokenizer writes two for an empty text": (whole(1, 1), whole(0, 2, 2)),
     "text 0 must have at most 3 tokens, as many as the encoder has positions, but 4 came; cut it": (whole(1, 1, 1, 1), whole(0, 4)),
     "offsets must end with the number of ids, 3, but 2 came": (whole(1, 1, 1), whole(0, 2)),

@@ -79,12 +79,6 @@ inline float largest_of(__m256 most_f32x8) {
     return _mm_cvtss_f32(_mm_max_ss(most_f32x4, _mm_movehdup_ps(most_f32x4)));
 }
 
-inline float sum_of(__m256 sum_f32x8) {
-    const __m128 half_f32x4 = _mm_add_ps(_mm256_castps256_ps128(sum_f32x8), _mm256_extractf128_ps(sum_f32x8, 1));
-    const __m128 pair_f32x4 = _mm_add_ps(half_f32x4, _mm_movehl_ps(half_f32x4, half_f32x4));
-    return _mm_cvtss_f32(_mm_add_ss(pair_f32x4, _mm_movehdup_ps(pair_f32x4)));
-}
-
 // Scores to their exponentials, of which the largest is 1 and those of the padding 0; returns 1 / sum. `length` counts from 1 on.
 inline float softmax(float* scores, int64_t length, float scale) {
     const int64_t whole = length / 8 * 8, rest = length - whole;
@@ -95,9 +89,10 @@ inline float softmax(float* scores, int64_t length, float scale) {
     for (int64_t c = 0; c < whole; c += 8) most_f32x8 = _mm256_max_ps(most_f32x8, _mm256_loadu_ps(scores + c));
     if (rest) most_f32x8 = _mm256_max_ps(most_f32x8, _mm256_blendv_ps(least_f32x8, _mm256_loadu_ps(scores + whole), there_f32x8));
     const __m256 scale_f32x8 = _mm256_set1_ps(scale);
-    const __m256 offset_f32x8 = _mm256_set1_ps(largest_of(most_f32x8) * scale);
+    most_f32x8 = _mm256_set1_ps(largest_of(most_f32x8));
     const auto power = [&](int64_t c) {
-        const __m256 x_f32x8 = _mm256_fmsub_ps(_mm256_loadu_ps(scores + c), scale_f32x8, offset_f32x8);
+        // the difference first: it is exactly 0 for the largest, however large
+        const __m256 x_f32x8 = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(scores + c), most_f32x8), scale_f32x8);
         return exp2_f32x8(_mm256_max_ps(_mm256_set1_ps(-126.0f), x_f32x8));  // in this order NaN stays
     };
     __m256 sum_f32x8 = _mm256_setzero_ps();
@@ -111,7 +106,7 @@ inline float softmax(float* scores, int64_t length, float scale) {
         _mm256_storeu_ps(scores + whole, power_f32x8);
         sum_f32x8 = _mm256_add_ps(sum_f32x8, power_f32x8);
     }
-    return 1.0f / sum_of(sum_f32x8);
+    return 1.0f / total_of(sum_f32x8);
 }
 
 template <int ROWS>

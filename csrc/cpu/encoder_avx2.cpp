@@ -26,12 +26,6 @@ namespace {
 
 #include "encoder_product_avx2.h"
 
-inline float total_of(__m256 sum_f32x8) {
-    const __m128 half_f32x4 = _mm_add_ps(_mm256_castps256_ps128(sum_f32x8), _mm256_extractf128_ps(sum_f32x8, 1));
-    const __m128 pair_f32x4 = _mm_add_ps(half_f32x4, _mm_movehl_ps(half_f32x4, half_f32x4));
-    return _mm_cvtss_f32(_mm_add_ss(pair_f32x4, _mm_movehdup_ps(pair_f32x4)));
-}
-
 // Sums in four chains, so that none is waited for.
 template <class Term>
 inline float sum_over(int64_t vectors, Term term) {
