@@ -43,7 +43,8 @@ bench: $(READY)
 	$(BIN)/python -m pytest --benchmark $(if $(RESULTS),--results=$(RESULTS))
 
 # builds with CUDA or fails; every contract test on the device; memory and races as compute-sanitizer sees them, where it is; the GPU bench
-GPU_RESULTS ?= bench/results/gpu.jsonl
+# in a folder of its own: the tables of bench/results/*.jsonl are those of CPUs
+GPU_RESULTS ?= bench/results/gpu/gpu.jsonl
 gpu: $(READY)
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make gpu needs a CUDA device, but torch %s sees none: install a CUDA build of torch in $(VENV)" % torch.__version__)'
 	COMPRESS_REC_CUDA=1 COMPRESS_REC_REQUIRE_EXT=1 $(BIN)/python setup.py -q build_ext --inplace
