@@ -1,6 +1,6 @@
 """The CUDA kernels on the GPU that is there, against torch, beside what that GPU could do at most: ``make gpu``.
 
-``python -m bench.gpu --results=bench/results/gpu/GPU.jsonl`` measures the device's copy bandwidth and matrix peaks, runs every case with all
+``python -m bench.gpu --results=bench/results/gpu/A.jsonl`` measures the device's copy bandwidth and matrix peaks, runs every case with all
 sides in turns, prints one table and keeps one JSON object a line, the machine first. The time is the device's own, between events on the
 stream; a sample is the mean of so many calls that launching hides behind running. ``predicted`` is ``bench.roofline`` with the measured
 limits.
