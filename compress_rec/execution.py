@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from compress_rec.op import fallback
 from compress_rec.towers import Towers
-from compress_rec.weights import ChainForm, Form, Int8Form, SumForm, resolve
+from compress_rec.weights import ChainForm, DiagonalForm, Form, Int8Form, SumForm, resolve
 
 
 def ends(form: Form) -> Iterator[Form]:
@@ -33,7 +33,14 @@ def notes(towers: Towers) -> tuple[str, ...]:
     """Return in a few words each what keeps a variant's time from following its size."""
     told = list(dict.fromkeys(tower.uncompiled for tower in towers.towers.values() if tower.uncompiled is not None))
     found = [end for tower in towers.towers.values() for _, form in tower.encoder.forms() for end in ends(form)]
-    factored = [chain for tower in towers.towers.values() for _, form in tower.encoder.forms() for chain in chains(form)]
+    # a diagonal before a weight makes no factors of it
+    factored = [
+        chain
+        for tower in towers.towers.values()
+        for _, form in tower.encoder.forms()
+        for chain in chains(form)
+        if sum(not isinstance(resolve(part), DiagonalForm) for part in chain.parts) > 1
+    ]
     dear = sum(chain.operations() > chain.shape[0] * chain.shape[1] for chain in factored)
     if dear:
         told.append(

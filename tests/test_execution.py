@@ -31,6 +31,12 @@ def test_factors_above_the_break_even_are_counted() -> None:
     assert told.startswith("above the break-even: 6 of 18 factorized weights")
 
 
+def test_inputs_brought_to_one_size_make_no_factors() -> None:
+    variant = small_variant(0)
+    done = variant.then(Step(QuantizeInt8()), lessons_of(variant.towers, {"item": TEXTS}))
+    assert not any("break-even" in told for told in notes(done.towers))
+
+
 def test_rebuilt_weights_are_said_to_save_bytes_only() -> None:
     variant = small_variant(0)
     pruned = variant.then(Step(PruneWeights(keep=0.5)), lessons_of(variant.towers, {"item": TEXTS}))
