@@ -16,7 +16,7 @@ from bench.limits import READ, UNITS, Limit
 from compress_rec.timing import interleave
 
 SAMPLE = 1.0  # ms: shorter calls are repeated to make a sample
-SETTLE = 0.01  # s
+RAMP = 4  # samples' worth of a loop before the limits' own samples
 HOPELESS, LONG = 4.0, 50.0  # a peer whose first call takes so many times the best peer's, and so many ms, is left out of the rounds
 
 
@@ -101,12 +101,12 @@ def clock(case: Case, machine: Machine, rounds: int) -> dict[str, Any]:
         wanted = sorted({side.limit for side in running.values() if side.limit is not None and side.limit in machine.loops})
         # the loops of arithmetic touch no memory, so that no side finds its data gone
         calls: dict[str, Callable[[], Any]] = {name: side.call for name, side in running.items()}
-        # a peer's own threads may still tidy up behind its last call, which is none of the limits' time
-        calls |= {"settle": partial(time.sleep, SETTLE / repeats)} if wanted else {}
         steps = {name: max(1000, machine.loops[name].steps // repeats) for name in wanted}
+        if wanted:  # behind a peer that waits for memory the clock is low, for longer than a sample takes
+            calls["ramp"] = partial(machine.loops[wanted[0]].run, RAMP * steps[wanted[0]])
         calls |= {f"limit:{name}": partial(machine.loops[name].run, steps[name]) for name in wanted}
         samples = dict(interleave(calls, rounds, warmup=0, repeats=repeats))
-        samples.pop("settle", None)
+        samples.pop("ramp", None)
     limits = {name: machine.loops[name].rate(statistics.median(samples.pop(f"limit:{name}")), steps[name]) for name in wanted}
     medians = {name: statistics.median(values) for name, values in samples.items()}
     row: dict[str, Any] = {

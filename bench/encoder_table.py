@@ -26,8 +26,10 @@ def _batches(rows: Sequence[Row]) -> str:
             cells.append(f"{best} {_ms(found[best])}")
         for name in ("fp32", "int8"):
             standing = ours[name]
-            share = f", {standing['fraction']:.0%} of {standing['bound']}" if "fraction" in standing else ""
-            cells.append(f"{_ms(row['medians'][name])}, **× {standing['ratio']:.2f}**{share}")
+            rate = f"{standing['rate']:.0f} {standing['unit']}"
+            if standing.get("bound") == "maddubs_fours":
+                rate += f", {standing['fraction']:.0%} of {standing['bound']}"
+            cells.append(f"{_ms(row['medians'][name])}, **× {standing['ratio']:.2f}**, {rate}")
         cells.append(f"{ours['int8']['ratios'].get('CTranslate2 int8', float('nan')):.2f}")
         cells.append(f"{_ms(row['medians'][CHAIN])}, × {row['medians']['int8'] / row['medians'][CHAIN]:.2f}")
         torch = row["medians"].get("torch", row["left_out"].get("torch", float("nan")))
