@@ -188,7 +188,7 @@ def test_the_lists_are_those_that_the_report_measured(tiny_run: TinyRun) -> None
     """A run's own variant, its own catalogue: the same order as the ranker's."""
     folder = tiny_run.folder / "variants" / "int8"
     catalogue = json.loads((tiny_run.folder / "catalogue.json").read_text(encoding="utf-8"))
-    towers = load(folder).towers
+    towers = load(folder).compile().towers  # as the report measured them
     history = [2, 9, 4]
     user = towers.pooled(towers.encode(catalogue["texts"], "behaviour"), [history])
     scores = (user @ towers.encode(catalogue["texts"], "item").T)[0]

@@ -17,7 +17,7 @@ def test_a_real_variant_gives_one_time_a_round():
     samples = Latency(repeats=4).take(VariantRanker(small_variant()), world())
     assert samples.units == {"repeat": ("0", "1", "2", "3")}
     assert all(value is not None and value > 0 for value in samples.values)
-    assert samples.notes == {"clock": "cpu", "threads": 1, "role": "text", "batch": 1, "texts": 4}
+    assert samples.notes == {"clock": "cpu", "threads": 1, "role": "text", "batch": 1, "texts": 4, "runtime": "torch"}
 
 
 @pytest.mark.planted_bad
