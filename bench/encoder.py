@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from bench import real
 from bench.case import Case, Side
 from bench.encoder_peers import Lists, Peer, peers
-from compress_rec.errors import CompressRecError
 from compress_rec.interactions import load as interactions
 from compress_rec.known_sets import KNOWN_SETS, data_folder, first_wrong
 from compress_rec.ragged import flat
@@ -61,6 +60,7 @@ def batches(quick: bool) -> tuple[Batch, ...]:
     )
 
 
+@cache
 def texts() -> dict[str, list[str]]:
     """Return real texts by where they come from. Errors: ``real.NotThere`` where a data set is not."""
     lacking = [name for name in SETS if first_wrong(data_folder() / name, KNOWN_SETS[name]) is not None]
@@ -69,8 +69,12 @@ def texts() -> dict[str, list[str]]:
     found = {name: list(item_texts(interactions({"name": name}))[:A_SET]) for name in SETS}
     draw = random.Random(0)
     found["histories"] = [history_text(draw.sample(found["ml-100k"], 5)) for _ in range(100)]
-    found["packages"] = sorted({str(package.metadata["Summary"]) for package in metadata.distributions() if package.metadata["Summary"]})
+    found["packages"] = _summaries()
     return found
+
+
+def _summaries() -> list[str]:
+    return sorted({str(package.metadata["Summary"]) for package in metadata.distributions() if package.metadata["Summary"]})
 
 
 class Encoders:
@@ -81,9 +85,12 @@ class Encoders:
         self.role = self.variant.towers.role("item")
         tower = self.variant.towers.tower_of("item")
         self.vocabulary = tower.encoder.config.vocabulary
-        self.learned = next(iter(_some_texts().values()))[:200]
+        try:
+            learned = texts()[SETS[0]][:200]
+        except real.NotThere:
+            learned = _summaries()[:200]
         self.variants: dict[str, Variant] = {
-            name: compress(self.variant, plan, self.learned, name=name) if plan else self.variant for name, plan in PLANS.items()
+            name: compress(self.variant, plan, learned, name=name) if plan else self.variant for name, plan in PLANS.items()
         }
         self.ours = {name: Runtime(variant.towers.tower_of("item")) for name, variant in self.variants.items()}
         self.peers, self.missing = peers(folder, work, compiled)
@@ -188,11 +195,3 @@ def _accuracy(vectors: Tensor, wanted: Tensor, nearest: Tensor) -> Accuracy:
     cosines = (vectors.double() * wanted.double()).sum(-1)
     kept = (_nearest(vectors)[:, :, None] == nearest[:, None, :]).any(-1).double().mean()
     return Accuracy(float(cosines.mean()), float(cosines.min()), float(kept))
-
-
-def _some_texts() -> dict[str, list[str]]:
-    try:
-        return texts()
-    except CompressRecError:
-        summaries = [str(package.metadata["Summary"]) for package in metadata.distributions() if package.metadata["Summary"]]
-        return {"packages": summaries}

@@ -20,27 +20,21 @@ def ends(form: Form) -> Iterator[Form]:
 
 
 def chains(form: Form) -> Iterator[ChainForm]:
-    """Yield the chains of factors, those in sums among them."""
+    """Yield the chains of factors, those in sums among them; a diagonal before a weight makes no factors of it."""
     form = resolve(form)
     if isinstance(form, SumForm):
         for part in form.parts:
             yield from chains(part)
-    elif isinstance(form, ChainForm):
+    elif isinstance(form, ChainForm) and sum(not isinstance(resolve(part), DiagonalForm) for part in form.parts) > 1:
         yield form
 
 
 def notes(towers: Towers) -> tuple[str, ...]:
     """Return in a few words each what keeps a variant's time from following its size."""
     told = list(dict.fromkeys(tower.uncompiled for tower in towers.towers.values() if tower.uncompiled is not None))
-    found = [end for tower in towers.towers.values() for _, form in tower.encoder.forms() for end in ends(form)]
-    # a diagonal before a weight makes no factors of it
-    factored = [
-        chain
-        for tower in towers.towers.values()
-        for _, form in tower.encoder.forms()
-        for chain in chains(form)
-        if sum(not isinstance(resolve(part), DiagonalForm) for part in chain.parts) > 1
-    ]
+    forms = [form for tower in towers.towers.values() for _, form in tower.encoder.forms()]
+    found = [end for form in forms for end in ends(form)]
+    factored = [chain for form in forms for chain in chains(form)]
     dear = sum(chain.operations() > chain.shape[0] * chain.shape[1] for chain in factored)
     if dear:
         told.append(

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compress_rec.op import described, refuse
+from compress_rec.rounding import usable, weight_to_round
 
 ROWS, STEP, GROUP = 16, 16, 4
 MOST = (1 << 15) // 127  # of the positive codes of eight, and of the negative ones
@@ -65,16 +65,10 @@ def quantize_by_eights(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     Errors: NaN or infinity in the weight.
     """
-    if weight.dim() != 2:
-        raise refuse("quantize_by_eights", "weight", "(outputs, inputs)", described(weight), "reshape it")
-    values = weight.detach().float()
-    if not torch.isfinite(values).all():
-        raise refuse("quantize_by_eights", "weight", "finite", "nan or inf", "repair the weights first")
+    values = weight_to_round("quantize_by_eights", weight)
     if not values.numel():
         return values.to(torch.int8), values.new_ones(len(values))
-    scales = torch.maximum(values.abs().amax(1) / 127, _largest_eight(values / MOST))
-    # a scale so small that dividing by it overflows stands for a weight that is zero for every purpose
-    scales = torch.where(scales < torch.finfo(torch.float32).tiny, 1.0, scales)
+    scales = usable(torch.maximum(values.abs().amax(1) / 127, _largest_eight(values / MOST)))
     while True:
         codes = torch.round(values / scales[:, None]).clamp_(-127, 127)
         over = _largest_eight(codes) / MOST  # whole numbers, so that the comparison is exact

@@ -25,11 +25,8 @@ def flat(lists: Sequence[Sequence[int]]) -> tuple[Integers, Integers]:
     return np.fromiter(itertools.chain.from_iterable(lists), np.int64, int(offsets[-1])), offsets
 
 
-def check(ids: Tensor, offsets: Tensor, vocabulary: int, positions: int) -> tuple[Integers, Integers]:
-    """Return ids and offsets as arrays, or refuse what is no ragged batch for this vocabulary and so many positions (0: any number).
-
-    The sentences are those of ``csrc/encoder.cpp``, which looks again.
-    """
+def arrays(ids: Tensor, offsets: Tensor) -> tuple[Integers, Integers]:
+    """Return ids and offsets as arrays, or refuse another dtype or shape; who reads the numbers looks at them."""
     for name, value in (("ids", ids), ("offsets", offsets)):
         if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.dim() != 1:
             came = described(value) if isinstance(value, Tensor) else type(value).__name__
@@ -38,6 +35,14 @@ def check(ids: Tensor, offsets: Tensor, vocabulary: int, positions: int) -> tupl
     places, table = np.ascontiguousarray(offsets.cpu().numpy()), np.ascontiguousarray(ids.cpu().numpy())
     if not len(places):
         raise CompressRecError("encode_ids: offsets must hold at least a 0, but none came; give where each text begins")
+    return table, places
+
+
+def check(table: Integers, places: Integers, vocabulary: int, positions: int) -> None:
+    """Refuse what is no ragged batch for this vocabulary and so many positions (0: any number).
+
+    For the modules: ``csrc/encoder.cpp`` looks by itself, and says the same.
+    """
     if places[0]:
         raise CompressRecError(f"encode_ids: offsets must begin with 0, but {places[0]} came; give where each text begins")
     falling = np.flatnonzero(places[1:] < places[:-1])  # before any difference is taken, which might overflow
@@ -68,4 +73,3 @@ def check(ids: Tensor, offsets: Tensor, vocabulary: int, positions: int) -> tupl
             f"encode_ids: ids must be from 0 to {vocabulary - 1}, but {table[wrong[0]]} came at place {wrong[0]}; "
             "use the model's own tokenizer"
         )
-    return table, places

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from compress_rec.encoder import Encoder, EncoderConfig
 from compress_rec.errors import CompressRecError, nearest
-from compress_rec.ragged import check, flat
+from compress_rec.ragged import arrays, check, flat
 from compress_rec.tokens import Tokens, batches
 from compress_rec.weights import DENSE, Form, Format, build_form, format_from_json, format_to_json
 
@@ -152,10 +152,11 @@ class Tower(nn.Module):
         Errors: another dtype or shape, ids beyond the vocabulary, offsets that do not ascend, a text without a token (of an empty text
         the tokenizer makes two), one longer than the encoder's positions.
         """
-        flat_ids, places = check(ids, offsets, self.encoder.config.vocabulary, self.encoder.config.positions)
+        self.head(head)
+        flat_ids, places = arrays(ids, offsets)
         if self._runtime is not None and self._runtime.serves:
-            self.head(head)
             return self._runtime.encode(flat_ids, places, (head,))[head]
+        check(flat_ids, places, self.encoder.config.vocabulary, self.encoder.config.positions)
         lists = [flat_ids[begin:end].tolist() for begin, end in itertools.pairwise(places.tolist())]
         return self._encode_lists(lists, (head,), batch)[head]
 

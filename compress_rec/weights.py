@@ -8,7 +8,7 @@ always dense and belong to the outermost form. Tensor names are the place's name
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -393,7 +393,7 @@ class Embedding(nn.Module):
         return self.codes.float() * self.scales[:, None] if self.int8 else self.weight  # type: ignore[operator,index,union-attr]
 
 
-def int8_tensors(weight: Tensor, place: str) -> dict[str, Tensor]:
+def int8_tensors(weight: Tensor, place: str, quantize: Callable[..., tuple[Tensor, Tensor]] = quantize_per_channel) -> dict[str, Tensor]:
     """Quantise (outputs, inputs) float32 to the tensors that ``Int8`` wants at ``place``."""
-    codes, scales = quantize_per_channel(weight.detach())
+    codes, scales = quantize(weight.detach())
     return {f"{place}.codes": codes, f"{place}.scales": scales}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from compress_rec.errors import CompressRecError
-from compress_rec.ragged import check, flat
+from compress_rec.ragged import arrays, check, flat
 
 
 def whole(*numbers: int) -> torch.Tensor:
@@ -19,10 +19,13 @@ def test_flat():
 
 
 def test_what_fits_comes_back():
-    ids, offsets = check(whole(2, 5, 3, 2, 3), whole(0, 3, 5), 6, 3)
+    ids, offsets = arrays(whole(2, 5, 3, 2, 3), whole(0, 3, 5))
+    check(ids, offsets, 6, 3)
     assert ids.tolist() == [2, 5, 3, 2, 3]
     assert offsets.tolist() == [0, 3, 5]
-    assert check(whole(*[1] * 40), whole(0, 40), 2, 0)[0].shape == (40,)
+    many = arrays(whole(*[1] * 40), whole(0, 40))
+    check(*many, 2, 0)
+    assert many[0].shape == (40,)
 
 
 REFUSED = {
@@ -47,5 +50,5 @@ REFUSED = {
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_refusals(sentence):
     with pytest.raises(CompressRecError) as refusal:
-        check(*REFUSED[sentence], vocabulary=6, positions=3)
+        check(*arrays(*REFUSED[sentence]), vocabulary=6, positions=3)
     assert str(refusal.value).startswith(f"encode_ids: {sentence}")

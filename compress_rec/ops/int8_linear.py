@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from compress_rec.op import described, op, refuse
+from compress_rec.rounding import usable, weight_to_round
 
 STEPS = 127  # activations have 7 bits: what AVX2's u8 × s8 products can hold without saturating
 # a sum of this many products of two 7-bit numbers is below 2**24, so float32 holds it exactly, in any order of summation
@@ -60,9 +61,7 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     least, most = torch.aminmax(x, dim=-1, keepdim=True)
     least, most = least.clamp(max=0.0), most.clamp(min=0.0)
     # each bound divided by itself: their difference may overflow
-    step = most / STEPS - least / STEPS
-    # a step whose inverse would overflow belongs to a row that is zero for every purpose
-    step = torch.where(step < torch.finfo(torch.float32).tiny, 1.0, step)
+    step = usable(most / STEPS - least / STEPS)
     inverse = 1.0 / step
     zero = torch.round(-least * inverse).clamp_(0, STEPS)
     levels = torch.round(x * inverse).add_(zero).clamp_(0, STEPS)
@@ -78,14 +77,8 @@ def quantize_per_channel(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     Errors: NaN or infinity in the weight.
     """
-    if weight.dim() != 2:
-        raise refuse("quantize_per_channel", "weight", "(outputs, inputs)", described(weight), "reshape it")
-    values = weight.detach().float()
-    if not torch.isfinite(values).all():
-        raise refuse("quantize_per_channel", "weight", "finite", "nan or inf", "repair the weights first")
-    scales = values.abs().amax(dim=1) / 127 if values.shape[1] else values.new_zeros(len(values))
-    # a scale so small that dividing by it overflows stands for a weight that is zero for every purpose
-    scales = torch.where(scales < torch.finfo(torch.float32).tiny, 1.0, scales)
+    values = weight_to_round("quantize_per_channel", weight)
+    scales = usable(values.abs().amax(dim=1) / 127 if values.shape[1] else values.new_zeros(len(values)))
     codes = torch.round(values / scales[:, None]).clamp(-127, 127).to(torch.int8)
     return codes, scales
 

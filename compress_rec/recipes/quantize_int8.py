@@ -87,18 +87,16 @@ def _quantized(form: Format, tensors: Mapping[str, Tensor], place: str, divisor:
         parts = form.parts if isinstance(form, Chain) else (form,)
         stored = dict(tensors) if isinstance(form, Chain) else {name.replace(place, f"{place}.0", 1): t for name, t in tensors.items()}
         first = _float_weight(parts[0], stored, f"{place}.0") * divisor
-        new = {f"{place}.0.weight": 1 / divisor, **_int8(first, f"{place}.1")}
+        new = {f"{place}.0.weight": 1 / divisor, **int8_tensors(first, f"{place}.1", quantize_by_eights)}
         formats: list[Format] = [Diagonal(), Int8()]
         for number, part in enumerate(parts[1:], 1):
-            inner, found = _quantized(part, linear_tensors(stored, f"{place}.{number}"), f"{place}.{number}")
+            inner, found = _quantized(part, stored, f"{place}.{number}")
             formats.append(inner)
             new |= {name.replace(f"{place}.{number}", f"{place}.{number + 1}", 1): tensor for name, tensor in found.items()}
         return Chain(tuple(formats)), new
     match form:
         case Chain(parts) | Sum(parts):
-            done = [
-                _quantized(part, linear_tensors(tensors, f"{place}.{number}"), f"{place}.{number}") for number, part in enumerate(parts)
-            ]
+            done = [_quantized(part, tensors, f"{place}.{number}") for number, part in enumerate(parts)]
             return type(form)(tuple(part for part, _ in done)), {name: tensor for _, new in done for name, tensor in new.items()}
         case Int8():
             return form, {name: tensors[name] for name in (f"{place}.codes", f"{place}.scales")}
@@ -107,15 +105,10 @@ def _quantized(form: Format, tensors: Mapping[str, Tensor], place: str, divisor:
         case Shared():
             return form, {}
         case _:
-            return Int8(), _int8(_float_weight(form, tensors, place), place)
+            return Int8(), int8_tensors(_float_weight(form, tensors, place), place, quantize_by_eights)
 
 
 def _float_weight(form: Format, tensors: Mapping[str, Tensor], place: str) -> Tensor:
     if isinstance(form, Sparse):
         return unpack_sparse(tensors[f"{place}.mask"], tensors[f"{place}.values"], tensors[f"{place}.extent"])
     return tensors[f"{place}.weight"]
-
-
-def _int8(weight: Tensor, place: str) -> dict[str, Tensor]:
-    codes, scales = quantize_by_eights(weight)
-    return {f"{place}.codes": codes, f"{place}.scales": scales}
