@@ -6,7 +6,8 @@ threads. torch's thread setting is obeyed, and other Python threads run meanwhil
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +20,12 @@ from torch import Tensor
 from compress_rec import op
 from compress_rec.encoder import Layer
 from compress_rec.errors import CompressRecError
-from compress_rec.int8_eights import pack
+from compress_rec.int8_eights import joined, parts_of
+from compress_rec.panels import ROWS as PANEL
 from compress_rec.panels import packed
 from compress_rec.towers import Tower, Towers
 from compress_rec.weights import ChainForm, DenseForm, DiagonalForm, Form, Int8Form, SparseForm, resolve
 
-PANEL = 16
 POOLED = -1
 STORED = (torch.float32, torch.int8, torch.int32)
 ACTIVATIONS = {
@@ -59,11 +60,8 @@ class Runtime:
         self._width = tower.encoder.config.width
         if tower.device.type != "cpu":
             raise CannotCompile(f"the compiled encoder runs on the CPU, and this tower lies on {tower.device}")
-        try:
-            with torch.inference_mode():
-                self._encoder = extension.Encoder(_Description(tower).told)
-        except ValueError as refusal:
-            raise CannotCompile(str(refusal)) from None
+        with torch.inference_mode(), _refusing(CannotCompile):
+            self._encoder = extension.Encoder(_Description(tower).told)
 
     @property
     def serves(self) -> bool:
@@ -88,16 +86,21 @@ class Runtime:
 
     def profile(self, ids: Array, offsets: Array) -> dict[str, float]:
         """Encode a ragged batch on one thread, and return the milliseconds that each step took, on the clock, in the order of the steps."""
-        try:
+        with _refusing():
             return {step: taken / 1e6 for step, taken in self._encoder.profile(ids, offsets)}
-        except ValueError as refusal:
-            raise CompressRecError(str(refusal)) from None
 
     def _run(self, ids: Array, offsets: Array, heads: list[int], out: list[Array]) -> None:
-        try:
+        with _refusing():
             self._encoder.run(ids, offsets, heads, out)
-        except ValueError as refusal:
-            raise CompressRecError(str(refusal)) from None
+
+
+@contextlib.contextmanager
+def _refusing(kind: type[CompressRecError] = CompressRecError) -> Iterator[None]:
+    """Let the extension's refusals leave as ours."""
+    try:
+        yield
+    except ValueError as refusal:
+        raise kind(str(refusal)) from None
 
 
 def compiled(towers: Towers) -> Towers:
@@ -167,9 +170,9 @@ class _Description:
             number, width = heads
             if outputs != number * width:
                 raise CannotCompile(f"the compiled encoder wants a weight of {number * width} outputs, where one of {outputs} stands")
-            # the place behind the last stands for an output of zeros
-            order = F.pad(torch.arange(number * width).view(number, width), (0, -width % PANEL), value=outputs).flatten()
-            bias = F.pad(bias, (0, 1))[order]
+            if width % PANEL:  # the place behind the last stands for an output of zeros
+                order = F.pad(torch.arange(number * width).view(number, width), (0, -width % PANEL), value=outputs).flatten()
+                bias = F.pad(bias, (0, 1))[order]
         chain, diagonal = [], None
         for position, part in enumerate(parts):
             if isinstance(part, DiagonalForm):
@@ -189,12 +192,14 @@ class _Description:
         if not isinstance(form, Int8Form):
             weight = form.dense().detach()
             return told | {"floats": _array(packed(_ordered(weight if diagonal is None else weight * diagonal, order)))}
-        codes = _ordered(form.codes, order)
-        parts, first = pack(codes)
-        rows = -outputs % PANEL
-        scales = F.pad(form.scales if order is None else F.pad(form.scales, (0, 1))[order], (0, rows))
-        sums = F.pad(codes.sum(1, dtype=torch.int32), (0, rows))
-        told |= {"bytes": _array(parts), "first": _array(first), "sums": _array(sums), "scales": _array(scales)}
+        if order is None and form.parts is not None:
+            held = form.parts  # as the layer's own kernel reads it
+        else:
+            scales = form.scales if order is None else F.pad(form.scales, (0, 1))[order]
+            made = parts_of(joined(_ordered(form.codes, order), scales), outputs, inputs)
+            assert made is not None
+            held = made
+        told |= {"bytes": _array(held.parts), "first": _array(held.first), "sums": _array(held.sums), "scales": _array(held.scales)}
         if diagonal is not None:
             array = _array(diagonal)
             told["diagonal"] = self._diagonals.setdefault(array.tobytes(), array)

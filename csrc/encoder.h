@@ -10,7 +10,6 @@
 namespace compress_rec {
 
 constexpr int64_t kEncoderPanel = 16;
-constexpr int64_t kMostInputs = 1 << 17;  // of a matrix: more products of bytes might leave 32 bits
 
 constexpr int64_t in_panels(int64_t numbers) {
     return (numbers + kEncoderPanel - 1) / kEncoderPanel;

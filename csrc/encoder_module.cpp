@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "encoder_run.h"
+#include "int8_linear_packed.h"  // kMostInputs
 #include "large_memory.h"
 
 namespace py = pybind11;

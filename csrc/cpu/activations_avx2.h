@@ -28,36 +28,33 @@ inline __m256 exp_f32x8(__m256 x_f32x8) {
     return exp2_f32x8(_mm256_min_ps(_mm256_set1_ps(127.0f), above_f32x8));
 }
 
-// x · Φ(x), with Φ(x) = 1/2 + x · R(x²) up to |x| = 5.2, R of degree 13: off by 1.0e-6 at most for |x| below 8, by about
-// 1e-7 of |x| beyond.
+// x · Φ(x), with Φ(x) = 1/2 + x · R(x²) up to |x| = end; R's terms, the highest first, in u = 2 x² / end² - 1, where they do not cancel.
+template <int TERMS>
+inline __attribute__((always_inline)) __m256 gelu_by(__m256 x_f32x8, float end, const float (&terms)[TERMS]) {
+    const __m256 inside_f32x8 = _mm256_max_ps(_mm256_min_ps(x_f32x8, _mm256_set1_ps(end)), _mm256_set1_ps(-end));
+    const __m256 u_f32x8 =
+        _mm256_fmsub_ps(_mm256_mul_ps(inside_f32x8, inside_f32x8), _mm256_set1_ps(2.0f / (end * end)), _mm256_set1_ps(1.0f));
+    __m256 r_f32x8 = _mm256_set1_ps(terms[0]);
+#pragma GCC unroll 13
+    for (int term = 1; term < TERMS; ++term) r_f32x8 = _mm256_fmadd_ps(r_f32x8, u_f32x8, _mm256_set1_ps(terms[term]));
+    return _mm256_mul_ps(x_f32x8, _mm256_fmadd_ps(inside_f32x8, r_f32x8, _mm256_set1_ps(0.5f)));
+}
+
+// R of degree 13: off by 1.0e-6 at most for |x| below 8, by about 1e-7 of |x| beyond.
 inline __m256 gelu_f32x8(__m256 x_f32x8) {
-    constexpr float kEnd = 5.2f;
-    const __m256 inside_f32x8 = _mm256_max_ps(_mm256_min_ps(x_f32x8, _mm256_set1_ps(kEnd)), _mm256_set1_ps(-kEnd));
-    const __m256 u_f32x8 =  // x² brought to -1 … 1, where the coefficients do not cancel
-        _mm256_fmsub_ps(_mm256_mul_ps(inside_f32x8, inside_f32x8), _mm256_set1_ps(2.0f / (kEnd * kEnd)), _mm256_set1_ps(1.0f));
     constexpr float kTerms[] = {-0.0003882334567606449f, 0.001188680762425065f, -0.001468777540139854f, 0.0020051931496709585f,
                                 -0.004542309790849686f,  0.008365083485841751f, -0.012619661167263985f, 0.018038777634501457f,
                                 -0.024698840454220772f,  0.03197391703724861f,  -0.03993198648095131f,  0.050025615841150284f,
                                 -0.06774362176656723f,   0.1359499841928482f};
-    __m256 r_f32x8 = _mm256_set1_ps(kTerms[0]);
-#pragma GCC unroll 13
-    for (int term = 1; term < 14; ++term) r_f32x8 = _mm256_fmadd_ps(r_f32x8, u_f32x8, _mm256_set1_ps(kTerms[term]));
-    return _mm256_mul_ps(x_f32x8, _mm256_fmadd_ps(inside_f32x8, r_f32x8, _mm256_set1_ps(0.5f)));
+    return gelu_by(x_f32x8, 5.2f, kTerms);
 }
 
-// The same to 4e-5, for what is rounded to bytes next: R of degree 9 up to |x| = 4.5.
+// The same to 4e-5, for what is rounded to bytes next: R of degree 9.
 inline __m256 rough_gelu_f32x8(__m256 x_f32x8) {
-    constexpr float kEnd = 4.5f;
-    const __m256 inside_f32x8 = _mm256_max_ps(_mm256_min_ps(x_f32x8, _mm256_set1_ps(kEnd)), _mm256_set1_ps(-kEnd));
-    const __m256 u_f32x8 =
-        _mm256_fmsub_ps(_mm256_mul_ps(inside_f32x8, inside_f32x8), _mm256_set1_ps(2.0f / (kEnd * kEnd)), _mm256_set1_ps(1.0f));
     constexpr float kTerms[] = {-0.0015656453324481845f, 0.004655289463698864f, -0.006682880222797394f, 0.01014050841331482f,
                                 -0.018159205093979836f,  0.028623944148421288f, -0.0402957908809185f,   0.05467185378074646f,
                                 -0.07718337327241898f,   0.15690529346466064f};
-    __m256 r_f32x8 = _mm256_set1_ps(kTerms[0]);
-#pragma GCC unroll 9
-    for (int term = 1; term < 10; ++term) r_f32x8 = _mm256_fmadd_ps(r_f32x8, u_f32x8, _mm256_set1_ps(kTerms[term]));
-    return _mm256_mul_ps(x_f32x8, _mm256_fmadd_ps(inside_f32x8, r_f32x8, _mm256_set1_ps(0.5f)));
+    return gelu_by(x_f32x8, 4.5f, kTerms);
 }
 
 // 1 / (1 + e^-x)

@@ -91,6 +91,15 @@ inline __attribute__((always_inline)) void eights_tile(const uint8_t* rows, cons
     if constexpr (ROWS > 2) end(2, near_sum.third, far_sum.third);
 }
 
+// totals[r][c] = row r of the block · column c of a panel, the sum of its parts first … last - 1 that lie one behind the other from `parts` on.
+template <int ROWS>
+inline __attribute__((always_inline)) void eights_panel(const uint8_t* rows, const int8_t* parts, int32_t first, int32_t last, int64_t steps,
+                                                        const int8_t* ahead, int32_t (*totals)[kEightsColumns]) {
+    const int64_t part_bytes = steps * kBytesInEights;
+    eights_tile<ROWS, false>(rows, parts + first * part_bytes, steps, ahead, totals);
+    for (int32_t part = first + 1; part < last; ++part) eights_tile<ROWS, true>(rows, parts + part * part_bytes, steps, ahead, totals);
+}
+
 struct RoundedRow {
     float step;    // NaN where the row holds NaN or infinity
     int32_t zero;  // the byte that stands for 0
@@ -161,4 +170,12 @@ inline RoundedRow round_row(const float* row, const float* diagonal, int64_t wid
         std::memset(bytes + (steps - 1) * kThreeStep + width % kPlacesInEights, 0,
                     static_cast<size_t>(kPlacesInEights - width % kPlacesInEights));
     return {step, zero};
+}
+
+// Rounds `count` rows, `stride` apart, to blocks of three.
+inline void round_rows(const float* rows, int64_t stride, const float* diagonal, int64_t width, int64_t count, uint8_t* bytes,
+                       RoundedRow* rounded) {
+    const int64_t block = (width + kPlacesInEights - 1) / kPlacesInEights * kThreeStep;
+    for (int64_t r = 0; r < count; ++r)
+        rounded[r] = round_row(rows + r * stride, diagonal, width, bytes + r / kRowsInThree * block + r % kRowsInThree * kPlacesInEights);
 }

@@ -98,7 +98,7 @@ void project_avx2(const EncoderWork& work, const EncoderLayer& layer, int64_t fi
     const int64_t stride = padded(work.encoder->width);
     scratch().given.forget();
     const auto run = [&](const Linear& linear, float* out) {
-        run_linear(linear, work.hidden + first * stride, stride, last - first, StorePanels{out + first * kEncoderPanel, work.tokens});
+        run_linear(linear, work.hidden + first * stride, stride, last - first, store_panels(out + first * kEncoderPanel, work.tokens));
     };
     run(layer.query, work.query);
     run(layer.key, work.key);
@@ -113,7 +113,7 @@ void finish_avx2(const EncoderWork& work, const EncoderLayer& layer, int64_t fir
     room.given.forget();
     {
         const StepTime time(work, EncoderStep::output);
-        run_linear(layer.output, work.context + first * inner, inner, count, AddRows{hidden, stride});
+        run_linear(layer.output, work.context + first * inner, inner, count, add_rows(hidden, stride));
         normalise_rows(hidden, count, encoder, layer.attention_norm);
     }
     const int64_t neurons = padded(layer.up.outputs());
@@ -126,7 +126,7 @@ void finish_avx2(const EncoderWork& work, const EncoderLayer& layer, int64_t fir
     }
     room.given.forget();
     const StepTime time(work, EncoderStep::down);
-    run_linear(layer.down, middle, neurons, count, AddRows{hidden, stride});
+    run_linear(layer.down, middle, neurons, count, add_rows(hidden, stride));
     normalise_rows(hidden, count, encoder, layer.output_norm);
 }
 
@@ -148,11 +148,10 @@ void head_avx2(const EncoderWork& work, const std::vector<HeadStage>& stages, in
     const int64_t count = last - first;
     int64_t stride = padded(work.encoder->width);
     const float* x = work.pooled + first * stride;
-    Room<float> rooms[2];
     for (size_t number = 0; number < stages.size(); ++number) {
         const HeadStage& stage = stages[number];
         const int64_t wide = padded(stage.linear.outputs());
-        float* next = rooms[number % 2].at_least(count * wide);
+        float* next = scratch().stages[number % 2].at_least(count * wide);
         scratch().given.forget();
         run_linear(stage.linear, x, stride, count, StoreActivated{next, wide, stage.activation, false});
         x = next, stride = wide;

@@ -14,9 +14,7 @@ struct Rounded {
         if (of == x && diagonal == matrix.diagonal) return;
         const int64_t block = (matrix.inputs + kPlacesInEights - 1) / kPlacesInEights * kThreeStep;
         uint8_t* to = bytes.at_least((count + 2) / kRowsInThree * block);
-        RoundedRow* told = rows.at_least(count);
-        for (int64_t r = 0; r < count; ++r)
-            told[r] = round_row(x + r * stride, matrix.diagonal, matrix.inputs, to + r / kRowsInThree * block + r % kRowsInThree * kPlacesInEights);
+        round_rows(x, stride, matrix.diagonal, matrix.inputs, count, to, rows.at_least(count));
         of = x, diagonal = matrix.diagonal;
     }
     void forget() { of = nullptr; }
@@ -28,6 +26,7 @@ struct Scratch {
     Room<float> middle[2];        // between the matrices of a chain
     Room<float> neurons;          // between up and down
     Room<float> begun;            // sums of a panel, chain by chain
+    Room<float> stages[2];        // between the stages of a head
 };
 
 inline Scratch& scratch() {
@@ -42,10 +41,7 @@ inline __attribute__((always_inline)) void int8_rows(const Matrix& matrix, const
     const uint8_t* bytes = rounded.bytes.get() + row / kRowsInThree * steps * kThreeStep;
     const RoundedRow* told = rounded.rows.get() + row;
     alignas(32) int32_t totals[ROWS][kEightsColumns];
-    const int32_t first = matrix.first[panel], last = matrix.first[panel + 1];
-    eights_tile<ROWS, false>(bytes, matrix.bytes + first * steps * kBytesInEights, steps, ahead, totals);
-    for (int32_t part = first + 1; part < last; ++part)
-        eights_tile<ROWS, true>(bytes, matrix.bytes + part * steps * kBytesInEights, steps, ahead, totals);
+    eights_panel<ROWS>(bytes, matrix.bytes, matrix.first[panel], matrix.first[panel + 1], steps, ahead, totals);
     __m256 y_f32x8[ROWS][2];
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
@@ -145,47 +141,29 @@ void float_product(const Matrix& matrix, const float* x, int64_t stride, int64_t
     }
 }
 
-// out (rows, stride)
-struct StoreRows {
+// Where results go: rows lie row_stride floats apart, panels of 16 columns panel_stride. ADDED: to what is there.
+template <bool ADDED>
+struct Put {
     float* out;
-    int64_t stride;
-    template <int ROWS>
-    inline __attribute__((always_inline)) void operator()(int64_t row, int64_t panel, const __m256 (&y_f32x8)[ROWS][2]) const {
-#pragma GCC unroll 6
-        for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 2
-            for (int v = 0; v < 2; ++v) _mm256_storeu_ps(out + (row + r) * stride + panel * kEncoderPanel + v * 8, y_f32x8[r][v]);
-    }
-};
-
-// out (panels, tokens, 16): how attention reads queries, keys and values
-struct StorePanels {
-    float* out;
-    int64_t tokens;
-    template <int ROWS>
-    inline __attribute__((always_inline)) void operator()(int64_t row, int64_t panel, const __m256 (&y_f32x8)[ROWS][2]) const {
-#pragma GCC unroll 6
-        for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 2
-            for (int v = 0; v < 2; ++v) _mm256_storeu_ps(out + (panel * tokens + row + r) * kEncoderPanel + v * 8, y_f32x8[r][v]);
-    }
-};
-
-// added to what is there
-struct AddRows {
-    float* out;
-    int64_t stride;
+    int64_t row_stride, panel_stride;
     template <int ROWS>
     inline __attribute__((always_inline)) void operator()(int64_t row, int64_t panel, const __m256 (&y_f32x8)[ROWS][2]) const {
 #pragma GCC unroll 6
         for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 2
             for (int v = 0; v < 2; ++v) {
-                float* to = out + (row + r) * stride + panel * kEncoderPanel + v * 8;
-                _mm256_storeu_ps(to, _mm256_add_ps(_mm256_loadu_ps(to), y_f32x8[r][v]));
+                float* to = out + (row + r) * row_stride + panel * panel_stride + v * 8;
+                _mm256_storeu_ps(to, ADDED ? _mm256_add_ps(_mm256_loadu_ps(to), y_f32x8[r][v]) : y_f32x8[r][v]);
             }
     }
 };
+
+// out (rows, stride)
+inline Put<false> store_rows(float* out, int64_t stride) { return {out, stride, kEncoderPanel}; }
+inline Put<true> add_rows(float* out, int64_t stride) { return {out, stride, kEncoderPanel}; }
+
+// out (panels, tokens, 16): how attention reads queries, keys and values
+inline Put<false> store_panels(float* out, int64_t tokens) { return {out, kEncoderPanel, tokens * kEncoderPanel}; }
 
 struct StoreActivated {
     float* out;
@@ -195,7 +173,7 @@ struct StoreActivated {
     template <int ROWS>
     inline __attribute__((always_inline)) void operator()(int64_t row, int64_t panel, const __m256 (&y_f32x8)[ROWS][2]) const {
         // through memory: with the polynomial's numbers in registers as well, gcc spills the tile's sums
-        StoreRows{out, stride}(row, panel, y_f32x8);
+        store_rows(out, stride)(row, panel, y_f32x8);
         asm volatile("" : : : "memory");
         for (int r = 0; r < ROWS; ++r)
             for (int v = 0; v < 2; ++v) {
@@ -225,7 +203,7 @@ void run_linear(const Linear& linear, const float* x, int64_t stride, int64_t co
         }
         const int64_t between = padded(matrix.outputs);
         float* middle = room.middle[number % 2].at_least(count * between);
-        const StoreRows keep{middle, between};
+        const auto keep = store_rows(middle, between);
         if (matrix.bytes) {
             int8_product(matrix, *rounded, count, nullptr, keep);
         } else {

@@ -46,11 +46,8 @@ inline __attribute__((always_inline)) void scaled(const Int8LinearTask& task, co
 template <int ROWS>
 inline void pass(const Int8LinearTask& task, const uint8_t* bytes, const RoundedRow* rounded, int64_t panel, const int8_t* ahead, float* out) {
     alignas(32) int32_t totals[ROWS][kEightsColumns];
-    const int64_t part_bytes = task.steps * kBytesInEights, outputs = task.outputs, column = panel * kEightsColumns;
-    const int32_t first = task.first[panel], last = task.first[panel + 1];
-    eights_tile<ROWS, false>(bytes, task.parts + first * part_bytes, task.steps, ahead, totals);
-    for (int32_t part = first + 1; part < last; ++part)
-        eights_tile<ROWS, true>(bytes, task.parts + part * part_bytes, task.steps, ahead, totals);
+    const int64_t outputs = task.outputs, column = panel * kEightsColumns;
+    eights_panel<ROWS>(bytes, task.parts, task.first[panel], task.first[panel + 1], task.steps, ahead, totals);
     if (column + kEightsColumns <= outputs) return scaled<ROWS>(task, totals, rounded, column, out + column, outputs);
     float rest[ROWS][kEightsColumns];  // the last outputs, where they do not fill their panel
     scaled<ROWS>(task, totals, rounded, column, rest[0], kEightsColumns);
@@ -81,13 +78,9 @@ void many_rows(const Int8LinearTask& task, const uint8_t* bytes, const RoundedRo
 
 // The rows as bytes, in blocks, `at_once` at a time.
 void in_turn(const Int8LinearTask& task, int64_t at_once, uint8_t* bytes, RoundedRow* rounded) {
-    const int64_t block_bytes = task.steps * kThreeStep;
     for (int64_t start = 0; start < task.rows; start += at_once) {
         const int64_t count = std::min(at_once, task.rows - start);
-        for (int64_t r = 0; r < count; ++r) {
-            uint8_t* place = bytes + r / kRowsInThree * block_bytes + r % kRowsInThree * kPlacesInEights;
-            rounded[r] = round_row(task.x + (start + r) * task.inputs, task.diagonal, task.inputs, place);
-        }
+        round_rows(task.x + start * task.inputs, task.inputs, task.diagonal, task.inputs, count, bytes, rounded);
         float* out = task.out + start * task.outputs;
         if (count == 1) {
             one_row(task, bytes, rounded, out);
