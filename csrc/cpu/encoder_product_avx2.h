@@ -87,17 +87,8 @@ __attribute__((noinline)) void float_rows(const Matrix& matrix, const float* x, 
         for (int v = 0; v < 2; ++v) sum_f32x8[r][v] = _mm256_setzero_ps();
     const float* panels = matrix.floats + (panel * matrix.inputs + step) * kPanelColumns;
     const float* next = panels + steps * kPanelColumns + (row / 6) * steps * ahead;
-#pragma GCC unroll 4
-    for (int64_t s = 0; s < steps; ++s) {
-        const __m256 near_f32x8 = _mm256_loadu_ps(panels + s * kPanelColumns), far_f32x8 = _mm256_loadu_ps(panels + s * kPanelColumns + 8);
-        _mm_prefetch(reinterpret_cast<const char*>(next + s * ahead), _MM_HINT_T1);
-#pragma GCC unroll 6
-        for (int r = 0; r < ROWS; ++r) {
-            const __m256 row_f32x8 = _mm256_broadcast_ss(x + (row + r) * stride + step + s);
-            sum_f32x8[r][0] = _mm256_fmadd_ps(row_f32x8, near_f32x8, sum_f32x8[r][0]);
-            sum_f32x8[r][1] = _mm256_fmadd_ps(row_f32x8, far_f32x8, sum_f32x8[r][1]);
-        }
-    }
+    const auto fetch = [&](int64_t s) __attribute__((always_inline)) { _mm_prefetch(reinterpret_cast<const char*>(next + s * ahead), _MM_HINT_T1); };
+    fma_tile<ROWS, 2>(x + row * stride + step, stride, 1, panels, 0, steps, sum_f32x8, fetch);
     const bool is_first = step == 0, is_last = step + steps == matrix.inputs;
 #pragma GCC unroll 6
     for (int r = 0; r < ROWS; ++r)
